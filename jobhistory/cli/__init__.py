@@ -1,0 +1,34 @@
+"""The command line, `jobhistory`. Needs `pip install 'jobhistory[cli]'`.
+
+app.py        the group: --db, errors to one line and an exit code
+database.py   where the history is, and what a word on the command line names in it
+render.py     what a person sees: tables, a job's story, times; nothing that could steer a terminal
+reading.py    list, show, connections
+watching.py   watch
+acting.py     cancel, reap
+transfer.py   import, export
+exec.py       exec
+live.py       its line at the foot of the terminal
+demo.py       demo
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+_NEEDED = ("click", "platformdirs", "rich")
+
+
+def main() -> None:
+    """Run the command line; it ends with an exit code that `jobhistory --help` explains."""
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        sys.exit(f"jobhistory: the command line needs {', '.join(missing)}: pip install 'jobhistory[cli]'")
+    try:
+        from jobhistory.cli.app import app
+
+        app(prog_name="jobhistory")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

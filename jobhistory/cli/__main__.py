@@ -1,0 +1,5 @@
+"""`python -m jobhistory.cli` is `jobhistory`."""
+
+from jobhistory.cli import main
+
+main()

@@ -1,0 +1,93 @@
+"""The group of commands: which history they use, and how each error becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobhistory.cli import INTERRUPTED
+from jobhistory.cli.acting import cancel, reap
+from jobhistory.cli.database import VARIABLE, BadInputError, Database, NotFoundError, data_folder
+from jobhistory.cli.demo import demo
+from jobhistory.cli.exec import exec_
+from jobhistory.cli.reading import connections, list_, show
+from jobhistory.cli.render import visible
+from jobhistory.cli.transfer import REFUSED, export, import_
+from jobhistory.cli.watching import watch
+from jobhistory.errors import InvalidTransitionError, JobHistoryError
+
+_EXIT_CODES = {
+    0: "done",
+    click.ClickException.exit_code: "it failed; the message says why",
+    BadInputError.exit_code: "wrong usage, a bad cursor or limit among it",
+    NotFoundError.exit_code: "no such history, connection or job",
+    REFUSED: "import: some rows were refused, the others are in",
+    INTERRUPTED: "interrupted",
+}
+
+
+class Commands(click.Group):
+    """A group that says where its history is and what its exit codes mean, and that shows no traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  as click has it
+        """Run the command; a documented error becomes one line, Ctrl-C its exit code."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(INTERRUPTED) from None
+        except (JobHistoryError, OSError) as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # whoever reads has read enough: click ends quietly
+            raise _in_one_line(error) from error
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Say which history is used, and what the exit codes mean."""
+        del ctx
+        with formatter.section("The history"):
+            stands = "which is set" if os.environ.get(VARIABLE) else "not set"
+            for word, place in (("first", "--db"), ("else", f"{VARIABLE} ({stands})"), ("else", str(_standard()))):
+                formatter.write(f"  {word:<5}  {visible(place)}\n")  # unbroken, to be copied
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), meaning) for code, meaning in _EXIT_CODES.items()])
+
+
+@click.group("jobhistory", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--db", metavar="PATH|URL", help="The history: a file, sqlite:///FILE, or another URL.")
+@click.version_option(package_name="jobhistory")
+@click.pass_context
+def app(context: click.Context, *, db: str | None) -> None:
+    """What ran, newest first; what runs now; why it failed: the history of data syncs.
+
+    A CONNECTION is given by its id, the start of its id, or its name.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if os.environ.get("NO_COLOR"):
+        context.color = False
+    context.obj = Database(db or os.environ.get(VARIABLE) or str(_standard()), given=bool(db))
+
+
+def _in_one_line(error: Exception) -> click.ClickException:
+    message = visible(str(error))
+    match error:
+        case LookupError():
+            return NotFoundError(message)
+        case ValueError() if not isinstance(error, InvalidTransitionError):
+            return BadInputError(message)
+        case _:
+            return click.ClickException(message)
+
+
+def _standard() -> Path:
+    return data_folder() / "history.db"
+
+
+for command in (list_, show, watch, connections, cancel, reap, import_, export, exec_, demo):
+    app.add_command(command)

@@ -1,0 +1,121 @@
+"""Where the history is, and what a word on the command line names in it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+import attrs
+import click
+import platformdirs
+
+import jobhistory
+from jobhistory.cli.render import visible
+from jobhistory.errors import InvalidIdError
+from jobhistory.history import JobHistory
+from jobhistory.job import SyncJob
+from jobhistory.repository import SourceConnection
+
+VARIABLE = "JOBHISTORY_URL"
+"""The environment variable that stands in for --db."""
+# Enough of an id to be meant as one: `list` shows a little more.
+_START = re.compile(r"[0-9a-f]{8}[0-9a-f-]{0,27}", re.ASCII | re.IGNORECASE)
+_SEARCHED = 100
+
+
+class NotFoundError(click.ClickException):
+    """No such history, connection or job."""
+
+    exit_code = 3
+
+
+class BadInputError(click.ClickException):
+    """A word on the command line that means nothing here."""
+
+    exit_code = 2
+
+
+@attrs.frozen
+class Database:
+    """A history by its path or URL; `given` says whether the command line named it."""
+
+    url: str
+    given: bool = True
+
+    def read(self) -> JobHistory:
+        """The history, which must be there: nothing is made by looking. Raises NotFoundError, and as `write`."""
+        if self.file is not None and not self.file.exists():
+            message = (
+                f"no history at {visible(str(self.file))} yet: name another with --db or {VARIABLE}, "
+                "or start this one with `jobhistory import FILE` (`jobhistory demo` shows how it all works)"
+            )
+            raise NotFoundError(message)
+        return self._open()
+
+    def write(self) -> JobHistory:
+        """The history, made where it is missing, and our own folder with it.
+
+        Raises BadInputError for a URL of another kind, StorageError where it cannot be used.
+        """
+        if self.file is not None and self.file.parent == data_folder():
+            self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._open()
+
+    @property
+    def file(self) -> Path | None:
+        """The file that `jobhistory.open` would use, None where it would use none."""
+        path = self.url.removeprefix("sqlite:///")
+        return None if "://" in path or path == "memory:" else Path(path)
+
+    def _open(self) -> JobHistory:
+        try:
+            return jobhistory.open(self.url)
+        except ValueError as error:
+            raise BadInputError(visible(str(error))) from None
+
+
+def data_folder() -> Path:
+    """Where histories are kept that the user gave no place to."""
+    return platformdirs.user_data_path("jobhistory", appauthor=False)
+
+
+def find_connection(history: JobHistory, text: str) -> SourceConnection:
+    """The connection with this id, this name, or the one whose id starts so. Raises NotFoundError, with near names."""
+    known = history.connections()
+    for matches in (
+        [connection for connection in known if str(connection.id) == text.lower()],
+        [connection for connection in known if connection.name == text],
+        [connection for connection in known if _START.fullmatch(text) and str(connection.id).startswith(text.lower())],
+    ):
+        if len(matches) == 1:
+            return matches[0]
+    words = [str(connection.id) for connection in known] + [c.name for c in known if c.name is not None]
+    if near := difflib.get_close_matches(text, words):
+        way_out = f"did you mean {' or '.join(near)}?"
+    else:
+        way_out = "`jobhistory connections` lists them" if known else "there are none in this history yet"
+    message = f"no connection {visible(text)}: {visible(way_out)}"
+    raise NotFoundError(message)
+
+
+def find_job(history: JobHistory, text: str) -> SyncJob:
+    """The job with this id, or the recent one whose id starts so. Raises NotFoundError, JobNotFoundError."""
+    try:
+        return history.get(text)
+    except InvalidIdError:
+        if not _START.fullmatch(text):
+            message = f"no job {visible(text)}: give its id, or the start of it as `jobhistory list` shows it"
+            raise NotFoundError(message) from None
+    recent = history.newest_jobs(per_connection=_SEARCHED).values()
+    matches = [job for jobs in recent for job in jobs if str(job.id).startswith(text.lower())]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        message = f"several jobs start with {text}, {matches[0].id} and {matches[1].id} among them: give more of it"
+    else:
+        message = (
+            f"no job starts with {text} among the newest {_SEARCHED} of any connection: give the whole id, "
+            "as `jobhistory list --json` has it"
+        )
+    raise NotFoundError(message)

@@ -1,0 +1,275 @@
+"""What a person sees: a table of jobs, of connections, and one job's story.
+
+Stored text comes from sources, their errors and their names. On its way to a person all of it passes
+`visible`, so that none of it can steer a terminal; on its way to a program, `json_text`. On a terminal
+times are local and relative, ids short and statuses coloured; elsewhere every value stands in full.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import click
+
+from jobhistory.job import FIELDS, WIRE_FIELDS, SyncJob
+from jobhistory.repository import SourceConnection
+from jobhistory.status import JobStatus
+from jobhistory.times import to_wire
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# C0 and C1 controls, DEL, the marks that turn the direction of text, line and paragraph separators, and the
+# lone surrogates that undecodable bytes in a file's name become.
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+COLOURS: Mapping[JobStatus, str] = {
+    JobStatus.PENDING: "yellow",
+    JobStatus.RUNNING: "cyan",
+    JobStatus.COMPLETED: "green",
+    JobStatus.FAILED: "red",
+    JobStatus.CANCELLING: "magenta",
+    JobStatus.CANCELLED: "magenta",
+}
+TIMES = tuple(name for name in FIELDS if name.endswith("_at"))
+_BLOCKS = ("metadata", "error", "error_details")
+COUNTS = tuple(name for name in WIRE_FIELDS if name.startswith("entities_"))
+COUNT_WORDS = tuple(name.removeprefix("entities_") for name in COUNTS)
+COUNT_SIGNS = "+~-!"
+LEGEND = "  ".join(f"{sign} {word}" for sign, word in zip(COUNT_SIGNS, COUNT_WORDS, strict=True))
+_PLAIN_HEAD = ("id", "status", "created_at", "seconds", *COUNT_WORDS)
+_SHORT = len("770e8400-e29b")  # of an id: 48 bits, which in a UUIDv7 are its millisecond
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+_LONG_AGO = 7 * 86400
+
+FREE, RIGHT = "free", "right"
+Cell = tuple[str, str]
+"""A text that is visible already, and its style."""
+
+
+def visible(text: str) -> str:
+    r"""The text on one line, with all that could steer a terminal written as an escape such as \x1b."""
+    return _STEERING.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """The value as JSON in printable ASCII, on one line unless indented: nothing in it can steer a terminal."""
+    return json.dumps(value, indent=indent, ensure_ascii=True)
+
+
+def label(connection: SourceConnection) -> str:
+    """The connection's name, or its id where it has none."""
+    return visible(connection.name or str(connection.id))
+
+
+def span(seconds: float) -> str:
+    """A duration for a person: 312ms, 5.3s, 5m 32s, 2h 5m, 3d 4h."""
+    if seconds < 1:
+        return f"{int(seconds * 1000)}ms"
+    if seconds < 60:  # noqa: PLR2004  a minute
+        return f"{int(seconds * 10) / 10:g}s"
+    if seconds >= 10**9:  # thirty years: no sync took so long, but a record may say so
+        return f"{seconds:.3g}s"
+    at = next(i for i, (size, _) in enumerate(_UNITS) if seconds >= size)
+    (size, unit), (smaller, part) = _UNITS[at : at + 2]
+    whole, rest = divmod(int(seconds), size)
+    return f"{whole}{unit}" + (f" {rest // smaller}{part}" if rest >= smaller else "")
+
+
+def took(job: SyncJob, now: datetime) -> float | None:
+    """The seconds that the job took, or has been running for."""
+    if job.is_active and job.started_at is not None:
+        return max(0.0, (now - job.started_at).total_seconds())
+    return job.duration_seconds
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    """How long ago, for a week; the local date and time where it is longer, or still to come."""
+    seconds = int((now - moment).total_seconds())
+    if moment > now or seconds >= _LONG_AGO:
+        return local(moment)[:16]
+    for size, unit in _UNITS:
+        if count := seconds // size:
+            return f"{count}{unit} ago"
+    return "just now"
+
+
+def local(moment: datetime) -> str:
+    """The moment in this machine's time zone, with its offset."""
+    with suppress(OverflowError, OSError, ValueError):  # the first and the last day there is stay in UTC
+        moment = moment.astimezone()
+    return moment.isoformat(" ")
+
+
+def show_jobs(jobs: Sequence[SyncJob], names: Mapping[UUID, str | None], *, now: datetime) -> None:
+    """Print the jobs, of which there must be some, as a table on a terminal, as aligned text under a heading elsewhere.
+
+    `names` are the connections'. Where all jobs are of one, a terminal gets its name as the title.
+    """
+    owner = {job.id: visible(names.get(job.source_connection_id) or str(job.source_connection_id)) for job in jobs}
+    if not sys.stdout.isatty():
+        head = [*_PLAIN_HEAD, "connection", "error"]
+        _print_columns([head, *([*_plain(job), owner[job.id], _error(job) or "-"] for job in jobs)])
+        return
+    several = len({job.source_connection_id for job in jobs}) > 1
+    connection = [("connection", FREE)] if several else []
+    numbers = [(heading, RIGHT) for heading in ("took", *COUNT_SIGNS)]
+    _print(
+        table_of(
+            [("job", ""), ("status", ""), ("created", ""), *numbers, *connection, ("error", FREE)],
+            [[*job_cells(job, now), *([(owner[job.id], "")] if several else []), (_error(job), "red")] for job in jobs],
+            title=None if several else owner[jobs[0].id],
+            caption=LEGEND,
+        )
+    )
+
+
+def show_connections(
+    connections: Iterable[SourceConnection], newest: Mapping[UUID, Sequence[SyncJob]], *, now: datetime
+) -> None:
+    """Print the connections, each with its newest job if it has one, as `show_jobs` prints jobs."""
+    known = [(connection, next(iter(newest[connection.id]), None)) for connection in connections]
+    if not sys.stdout.isatty():
+        head = ["connection", "newest_job", *_PLAIN_HEAD[1:3], "name"]
+        rows = [
+            [str(connection.id), *(_plain(job)[:3] if job else ["-"] * 3), visible(connection.name or "-")]
+            for connection, job in known
+        ]
+        _print_columns([head, *rows])
+        return
+    _print(
+        table_of(
+            [("connection", ""), ("name", FREE), ("newest job", ""), ("status", ""), ("created", "")],
+            [
+                [
+                    (_short(connection.id), ""),
+                    (visible(connection.name or ""), "bold"),
+                    *(job_cells(job, now)[:3] if job else []),
+                ]
+                for connection, job in known
+            ],
+        )
+    )
+
+
+def show_story(job: SyncJob, connection: SourceConnection) -> None:
+    """Print all that is known of one job: each field, what happened when, what it was given, why it failed."""
+    terminal = sys.stdout.isatty()
+    facts = {name: value for name, value in job.to_dict(bookkeeping=True).items() if name not in (*TIMES, *_BLOCKS)}
+    width = max(map(len, FIELDS)) + 3
+    for name, value in facts.items():
+        text = "-" if value is None else visible(str(value))
+        if name == "source_connection_id" and connection.name is not None:
+            text += f"  {visible(connection.name)}"
+        if name == "duration_seconds" and value is not None:
+            text += f"  {span(value)}"
+        colour = COLOURS[job.status] if name == "status" else None
+        click.echo(f"{click.style(name.ljust(width), dim=True)}{click.style(text, fg=colour, bold=colour is not None)}")
+    _print_heading("timeline")
+    story = sorted((moment, name) for name in TIMES if (moment := getattr(job, name)) is not None)
+    for moment, name in story:
+        when = local(moment) if terminal else to_wire(moment)
+        since = f"  +{span((moment - story[0][0]).total_seconds())}" if moment > story[0][0] else ""
+        click.echo(f"  {click.style(name.ljust(width - 2), dim=True)}{when}{since}")
+    for name in _BLOCKS:
+        if (value := getattr(job, name)) is not None:
+            _print_heading(name)
+            for line in _lines(value):
+                click.echo(f"  {visible(line)}")
+
+
+def _print_heading(text: str) -> None:
+    click.echo(f"\n{click.style(text, bold=True)}")
+
+
+def _lines(value: str | dict[str, Any]) -> Iterator[str]:
+    """A text, or an object's members as JSON, by lines; a text of several lines among them stays readable."""
+    if isinstance(value, str):
+        yield from value.split("\n")
+        return
+    for key, member in value.items():
+        if isinstance(member, str) and "\n" in member:
+            yield f"{key}:"
+            yield from (f"  {line}" for line in member.split("\n"))
+        else:
+            first, *others = json.dumps(member, indent=2, ensure_ascii=False).split("\n")
+            yield f"{key}: {first}"
+            yield from others
+
+
+def _plain(job: SyncJob) -> list[str]:
+    """What stands under _PLAIN_HEAD: words without a space, so that a field's number finds it."""
+    seconds = "-" if job.duration_seconds is None else str(job.duration_seconds)
+    return [str(job.id), job.status, to_wire(job.created_at), seconds, *(str(getattr(job, name)) for name in COUNTS)]
+
+
+def job_cells(job: SyncJob, now: datetime) -> list[Cell]:
+    """The same for a person; a job that runs shows how long it has been running."""
+    colour = COLOURS[job.status]
+    seconds, style = took(job, now), (colour if job.is_active else "")
+    counts = [(name, getattr(job, name)) for name in COUNTS]
+    return [
+        (_short(job.id), ""),
+        (job.status, colour),
+        (ago(job.created_at, now), ""),
+        ("" if seconds is None else span(seconds), style),
+        *((f"{count:,}", "dim" if not count else "red" if name == "entities_failed" else "") for name, count in counts),
+    ]
+
+
+def _error(job: SyncJob) -> str:
+    return visible(job.error or "")
+
+
+def _short(id: UUID) -> str:
+    return str(id)[:_SHORT]
+
+
+def _print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Print the rows in columns two spaces apart, the last of any width."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    for row in rows:
+        click.echo("  ".join([*map(str.ljust, row[:-1], widths), row[-1]]))
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(table)
+
+
+def table_of(
+    head: Sequence[tuple[str, str]],
+    rows: Iterable[Sequence[Cell]],
+    *,
+    title: str | None = None,
+    caption: str | None = None,
+) -> Table:
+    """A table that fits the terminal: columns said to be free give way, and their texts end in an ellipsis."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        title=Text(title, "bold") if title else None,
+        title_justify="left",
+        caption=Text(caption, "dim") if caption else None,
+        caption_justify="left",
+    )
+    for heading, kind in head:
+        table.add_column(Text(heading), justify="right" if kind == RIGHT else "left", no_wrap=kind != FREE)
+    for row in rows:
+        # Text, never str: a str is markup to rich.
+        table.add_row(*(Text(text, style, no_wrap=True, overflow="ellipsis") for text, style in row))
+    return table

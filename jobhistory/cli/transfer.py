@@ -1,0 +1,351 @@
+"""import and export: jobs as JSON, in and out.
+
+`export` writes one job a line with all that is kept of it, newest first; before a connection's jobs stands a
+line for the connection itself, `{"source_connection_id": ..., "name": ...}`, which carries its name.
+`import` reads that, any other jobs one a line, or a JSON array of jobs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+from uuid import UUID
+
+import attrs
+import click
+
+from jobhistory.cli.database import Database, find_connection
+from jobhistory.cli.render import TIMES, json_text, visible
+from jobhistory.errors import DuplicateJobError, InvalidIdError, InvalidJobError, NameTakenError
+from jobhistory.history import JobHistory
+from jobhistory.ids import parse_id
+from jobhistory.job import FIELDS, SyncJob
+from jobhistory.repository import SourceConnection
+from jobhistory.status import JobStatus
+from jobhistory.times import to_wire
+
+REFUSED = 4
+"""The exit code of an import that refused rows."""
+
+_BATCH = 500
+_HELD = 1000
+_LINE_BYTES = 16 * 2**20
+_BIG_FILE_BYTES = 2**20
+_NAMED, _SHOWN = 20, 40
+_MICROSECOND = timedelta(microseconds=1)
+_FIRST = datetime.min.replace(tzinfo=UTC)
+_LAST = datetime.max.replace(tzinfo=UTC)
+_NO_TIME = "no job of its connection near it has a created_at or started_at to order it by"
+
+# Airweave's own words, and times as its database has them: without a zone, and UTC.
+_STATUSES = {"CREATED": JobStatus.PENDING, "IN_PROGRESS": JobStatus.RUNNING}
+_NAIVE_TIME = re.compile(r"[\d-]+T[\d:.]+", re.ASCII)
+
+
+@click.command("import")
+@click.argument("file", type=click.File("rb"))
+@click.option("--connection", metavar="CONNECTION", help="Whose jobs they are, where a row does not say.")
+@click.pass_obj
+def import_(database: Database, *, file: BinaryIO, connection: str | None) -> None:
+    """Add the jobs in FILE to the history.
+
+    FILE, or standard input for -, holds a JSON array of jobs, or one job on each line; newest first, as the API
+    gives them, as a live Airweave has them (statuses in lower case, times that mean UTC, further keys, which
+    are left out), or as `export` wrote them. New connections are registered. Running it twice changes nothing.
+
+    A row that cannot be a job, or has the id of another one, is refused with its number and the reason; all
+    others are imported. A job with neither created_at nor started_at stands a microsecond behind the newer
+    job of its connection; if it is the newest, before the older one.
+    """
+    with database.write() as history:
+        importer = Importer(history, _connection_id(history, connection), _say)
+        try:
+            with _progress(file) as watched:
+                importer.take(rows(watched))
+        finally:
+            if importer.left_out:
+                _say(f"left out of the rows: {', '.join(importer.left_out)}")
+            click.echo(f"Imported {_many(importer.imported, 'job')}, refused {_many(importer.refused, 'row')}.")
+    if importer.refused:
+        raise click.exceptions.Exit(REFUSED)
+
+
+@click.command()
+@click.argument("connections", metavar="[CONNECTION]...", nargs=-1)
+@click.option("-o", "--output", metavar="FILE", default="-", help="Write to FILE; it is replaced once all is written.")
+@click.pass_obj
+def export(database: Database, *, connections: tuple[str, ...], output: str) -> None:
+    """Write jobs as lines of JSON for `import`.
+
+    All that is kept of each job stands on a line, newest first: the jobs of each CONNECTION, or of all. Before
+    those of a connection comes a line with its id and name. Imported elsewhere, they are the same jobs.
+    """
+    with database.read() as history, _written(output) as file:
+        chosen = [find_connection(history, text) for text in connections] or history.connections()
+        file.writelines(exported(history, chosen))
+
+
+def exported(history: JobHistory, connections: Iterable[SourceConnection]) -> Iterator[str]:
+    """The lines of an export: for each connection its own, and its jobs', newest first."""
+    for connection in connections:
+        yield f"{json_text({'source_connection_id': str(connection.id), 'name': connection.name})}\n"
+        for job in history.iter_jobs(connection.id):
+            yield f"{json_text(job.to_dict(bookkeeping=True))}\n"
+
+
+@attrs.frozen
+class Row:
+    """One row of a file: its number and its line, both from 1, and its JSON value, or why it has none."""
+
+    number: int
+    line: int
+    value: object = None
+    refusal: str | None = None
+
+    def __str__(self) -> str:
+        return f"row {self.number} (line {self.line})"
+
+
+def rows(stream: BinaryIO) -> Iterable[Row]:
+    """The rows of a JSON array, or of a file with one on each line; the latter are read one by one.
+
+    Raises click.ClickException for an array that is not JSON.
+    """
+    lines = ((at, line) for at, line in _lines(stream) if line.strip())
+    for at, line in lines:
+        if line.decode("utf-8-sig", "replace").lstrip().startswith("["):
+            return _elements(b"\n" * (at - 1) + line + stream.read())
+        return (_row(number, at, line) for number, (at, line) in enumerate(chain([(at, line)], lines), 1))
+    return ()
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines and their numbers; of one that is too long, its beginning."""
+    at = 0
+    while line := stream.readline(_LINE_BYTES + 1):
+        at += 1
+        yield at, line
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(_LINE_BYTES)
+
+
+def _row(number: int, at: int, line: bytes) -> Row:
+    if len(line) > _LINE_BYTES:
+        return Row(number, at, refusal=f"longer than {_LINE_BYTES:,} bytes")
+    try:
+        return Row(number, at, json.loads(line.decode("utf-8-sig")))
+    except json.JSONDecodeError as error:
+        return Row(number, at, refusal=f"no JSON (one job on each line, or an array of jobs): {error}")
+    except (ValueError, RecursionError) as error:
+        return Row(number, at, refusal=str(error))
+
+
+def _elements(data: bytes) -> list[Row]:
+    found: list[Row] = []
+    decode = json.JSONDecoder().raw_decode
+    try:
+        text = data.decode("utf-8-sig")
+        at, line, counted = _after_space(text, text.index("[") + 1), 1, 0
+        while not text.startswith("]", at):
+            line, counted = line + text.count("\n", counted, at), at
+            value, at = decode(text, at)
+            found.append(Row(len(found) + 1, line, value))
+            at = _after_space(text, at)
+            if text.startswith(",", at):
+                at = _after_space(text, at + 1)
+            elif not text.startswith("]", at):
+                raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
+        if _after_space(text, at + 1) < len(text):
+            raise json.JSONDecodeError("Extra data", text, at + 1)
+    except (ValueError, RecursionError) as error:
+        message = f"no JSON array: {error}; nothing was imported"
+        raise click.ClickException(message) from error
+    return found
+
+
+def _after_space(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+class Importer:
+    """Makes jobs of rows and stores them in batches; what is wrong with a row costs that row alone.
+
+    Args:
+        history: where the jobs go.
+        connection_id: whose they are where a row does not say; None refuses such rows.
+        say: told of each row that is refused, or placed among its neighbours.
+    """
+
+    def __init__(self, history: JobHistory, connection_id: UUID | None, say: Callable[[str], object]) -> None:
+        self.imported = self.refused = 0
+        self.left_out: dict[str, None] = {}
+        self._history = history
+        self._connection_id = connection_id
+        self._say = say
+        self._names = {connection.id: connection.name for connection in history.connections()}
+        self._batch: list[tuple[Row, SyncJob]] = []
+        # Of each connection, the time of the row before; and the rows that wait for the first that has one.
+        self._newer: dict[UUID, datetime] = {}
+        self._waiting: dict[UUID, list[tuple[Row, SyncJob]]] = {}
+
+    def take(self, rows: Iterable[Row]) -> None:
+        """Import the rows. Raises StorageError; what `imported` counts by then is stored."""
+        for row in rows:
+            try:
+                self._take(row)
+            except (InvalidIdError, InvalidJobError, NameTakenError) as error:
+                self._refuse(row, str(error))
+            if len(self._batch) >= _BATCH:
+                self._flush()
+        for row, _ in chain.from_iterable(self._waiting.values()):
+            self._refuse(row, _NO_TIME)
+        self._flush()
+
+    def _take(self, row: Row) -> None:
+        match row.value:
+            case _ if row.refusal:
+                self._refuse(row, row.refusal)
+            case {"source_connection_id": id, "name": name, **others} if not others:
+                self._name(row, parse_id(id), name)
+            case _:
+                data = self._understood(row.value)
+                timed = not data.keys().isdisjoint(("created_at", "started_at"))
+                job = SyncJob.from_dict(data, created_at=None if timed else _LAST)
+                self._place(row, job, timed=timed)
+
+    def _name(self, row: Row, id: UUID, name: str | None) -> None:
+        """Register a connection; one that has a name keeps it, as a person may have chosen it here."""
+        if (kept := self._names.get(id)) is None:
+            self._names[id] = self._history.register(id, name).name
+        elif name not in (None, kept):
+            self._say(f"{row}: connection {id} keeps its name {kept!r}, not {name!r}")
+
+    def _understood(self, value: object) -> dict[str, Any]:
+        """The row in the words of the record, without keys that it does not know."""
+        if not isinstance(value, dict):
+            raise InvalidJobError("job", "must be a JSON object", value)
+        for key in value:
+            if key not in FIELDS and len(self.left_out) < _NAMED:
+                self.left_out[key[:_SHOWN]] = None
+        data = {name: value[name] for name in FIELDS if value.get(name) is not None}
+        if self._connection_id is not None:
+            data.setdefault("source_connection_id", str(self._connection_id))
+        if isinstance(status := data.get("status"), str):
+            data["status"] = _STATUSES.get(status.upper(), status.upper())
+        naive = {name: f"{data[name]}Z" for name in TIMES if _NAIVE_TIME.fullmatch(str(data.get(name)))}
+        return data | naive
+
+    def _place(self, row: Row, job: SyncJob, *, timed: bool) -> None:
+        """Give the job a time to order it by, if it has none, and so the rows that waited for it."""
+        owner = job.source_connection_id
+        if not timed:
+            newer = self._newer.get(owner)
+            bounds = [newer and max(newer, _FIRST + _MICROSECOND) - _MICROSECOND, job.completed_at]
+            if not any(bounds):
+                self._wait(row, job)
+                return
+            job = self._placed(row, job, min(filter(None, bounds)))
+        at = job.created_at
+        for waiting_row, waiting in reversed(self._waiting.pop(owner, ())):
+            at = min(at, _LAST - _MICROSECOND) + _MICROSECOND
+            self._batch.append((waiting_row, self._placed(waiting_row, waiting, at)))
+        self._newer[owner] = job.created_at
+        self._batch.append((row, job))
+
+    def _wait(self, row: Row, job: SyncJob) -> None:
+        if sum(map(len, self._waiting.values())) >= _HELD:
+            self._refuse(row, _NO_TIME)
+        else:
+            self._waiting.setdefault(job.source_connection_id, []).append((row, job))
+
+    def _placed(self, row: Row, job: SyncJob, at: datetime) -> SyncJob:
+        self._say(f"{row}: neither created_at nor started_at: ordered as if created at {to_wire(at)}")
+        return attrs.evolve(job, created_at=at)
+
+    def _refuse(self, row: Row, reason: str) -> None:
+        self.refused += 1
+        self._say(f"{row} refused: {reason}")
+
+    def _flush(self) -> None:
+        batch, self._batch = self._batch, []
+        self._store(batch)
+
+    def _store(self, batch: list[tuple[Row, SyncJob]]) -> None:
+        """Store a batch; where another job has the id of one of them, by halves, until that one stands alone."""
+        try:
+            self._history.add_many([job for _, job in batch])
+        except DuplicateJobError as error:
+            if len(batch) == 1:
+                self._refuse(batch[0][0], str(error))
+                return
+            middle = len(batch) // 2
+            self._store(batch[:middle])
+            self._store(batch[middle:])
+        else:
+            self.imported += len(batch)
+
+
+def _connection_id(history: JobHistory, text: str | None) -> UUID | None:
+    """The id, which may be new, or that of the connection with this name. Raises NotFoundError."""
+    if text is None:
+        return None
+    try:
+        return parse_id(text)
+    except InvalidIdError:
+        return find_connection(history, text).id
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def _say(text: str) -> None:
+    click.echo(visible(text), err=True)
+
+
+@contextmanager
+def _progress(file: BinaryIO) -> Iterator[BinaryIO]:
+    """The file, with a progress bar on stderr while it is read, where it is big and that is a terminal."""
+    if sys.stderr.isatty() and (size := os.fstat(file.fileno()).st_size) >= _BIG_FILE_BYTES:
+        from rich.console import Console
+        from rich.progress import wrap_file
+
+        console = Console(stderr=True)
+        with wrap_file(file, size, description="Importing", console=console, transient=True) as watched:
+            yield watched
+    else:
+        yield file
+
+
+@contextmanager
+def _written(path: str) -> Iterator[IO[str]]:
+    """Standard output for -; else a new file, readable by its owner alone, that replaces the old one at the end."""
+    if path == "-":
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    target = Path(path)
+    if target.exists() and not target.is_file():  # a pipe or a device is written to, never replaced
+        with target.open("w", encoding="ascii") as device:
+            yield device
+        return
+    target = target.resolve()
+    with tempfile.NamedTemporaryFile("w", encoding="ascii", dir=target.parent, delete=False) as temporary:
+        complete = Path(temporary.name)
+        try:
+            yield temporary
+        except BaseException:
+            complete.unlink()
+            raise
+    complete.replace(target)

@@ -1,0 +1,466 @@
+"""JobHistory: the use cases, over any repository."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self, TypedDict, TypeVar, Unpack
+from uuid import UUID
+
+import attrs
+
+from jobhistory.errors import (
+    ConflictError,
+    DuplicateJobError,
+    SourceConnectionNotFoundError,
+    UnknownOutcomeError,
+)
+from jobhistory.hooks import Hook, Hooks
+from jobhistory.ids import UUID7, parse_id
+from jobhistory.job import SyncJob
+from jobhistory.reaping import CONFIRM_FOR, SILENT_FOR, Reaper, Reaping, reap
+from jobhistory.redact import Redactor, redact_json
+from jobhistory.repository import (
+    MAX_LIMIT,
+    Before,
+    Change,
+    JobRepository,
+    Position,
+    SourceConnection,
+    WaitsForChanges,
+    check_statuses,
+    position_of,
+)
+from jobhistory.run import Run, worker_name
+from jobhistory.status import JobStatus
+from jobhistory.storable import mend_json, mend_text
+from jobhistory.times import seconds, utc_now
+
+Redact = Callable[[str], str]
+"""Takes the secrets out of a text."""
+_POLL_EVERY = 0.5
+_ROUNDS = 5
+_Value = TypeVar("_Value")
+_log = logging.getLogger("jobhistory")
+
+
+class RunOptions(TypedDict, total=False):
+    """How a job is run; see Run."""
+
+    worker: str | None
+    flush_interval: float | timedelta
+    heartbeat_interval: float | timedelta
+    handle_sigterm: bool
+
+
+class JobHistory:
+    """What ran, what runs, why it failed; and the way to run, report, finish and cancel.
+
+    Ids are UUIDs or their canonical text (else InvalidIdError). Safe to share between threads. A lost race
+    is read again and decided anew, so ConflictError never comes out of here; InvalidTransitionError says
+    that the job's status does not allow what was asked, StorageError that the storage failed.
+
+    Args:
+        repository: where the jobs are stored; closed only by whoever opened it.
+        clock: gives the time, an aware datetime.
+        monotonic: gives seconds for durations and intervals.
+        sleep: waits for seconds.
+        new_id: gives the ids of new jobs; UUIDv7 from the clock if left out.
+        redact: takes secrets out of every text before it is stored; None stores all as it comes.
+        hooks: called in order after each commit of this process with the job; heartbeats are left out, and
+            errors are logged.
+    """
+
+    def __init__(
+        self,
+        repository: JobRepository,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+        new_id: Callable[[], UUID] | None = None,
+        redact: Redact | None = Redactor(),  # noqa: B008  frozen
+        hooks: Iterable[Hook] = (),
+    ) -> None:
+        self.repository = repository
+        self.clock = clock
+        self.monotonic = monotonic
+        self.sleep = sleep
+        self._new_id = new_id or UUID7(clock)
+        self._redact = redact
+        self._hooks = Hooks(hooks)
+
+    def register(self, source_connection_id: UUID | str, name: str | None = None) -> SourceConnection:
+        """Make a source connection known, or rename it. Raises NameTakenError, InvalidJobError."""
+        return self.repository.register(parse_id(source_connection_id), name)
+
+    def connections(self) -> list[SourceConnection]:
+        """All source connections, in the order of their ids."""
+        return self.repository.connections()
+
+    def forget(self, source_connection_id: UUID | str) -> None:
+        """Drop a connection and its jobs. Raises SourceConnectionNotFoundError, ActiveJobExistsError."""
+        self.repository.forget(parse_id(source_connection_id))
+
+    def enqueue(
+        self,
+        source_connection_id: UUID | str,
+        *,
+        job_id: UUID | str | None = None,
+        exclusive: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> SyncJob:
+        """Add a PENDING job, registering its connection.
+
+        With a job_id of yours it is safe to retry: the stored job comes back. Raises DuplicateJobError where
+        another connection's job has that id; ActiveJobExistsError if exclusive, and one is not finished yet;
+        InvalidJobError for metadata that cannot be stored.
+        """
+        job = SyncJob(
+            id=self._new_id() if job_id is None else parse_id(job_id),
+            source_connection_id=parse_id(source_connection_id),
+            created_at=self.clock(),
+            metadata=dict(metadata) if isinstance(metadata, Mapping) else metadata,
+        )
+        job = self._redacted_job(job)
+        try:
+            self._add([job], lambda: self.repository.add(job, exclusive=exclusive))
+        except DuplicateJobError:
+            stored = self.repository.get(job.id)
+            if job_id is None or stored.source_connection_id != job.source_connection_id:
+                raise
+            return stored
+        return job
+
+    def add_many(self, jobs: Iterable[SyncJob]) -> None:
+        """Store ready-made jobs (an import), all or none, redacted, registering their connections.
+
+        Jobs that are stored already, as they are, are left alone. Raises DuplicateJobError.
+        """
+        ready = [self._redacted_job(job) for job in jobs]
+        self._add(ready, lambda: self.repository.add_many(ready))
+
+    def get(self, job_id: UUID | str) -> SyncJob:
+        """The job. Raises JobNotFoundError."""
+        return self.repository.get(parse_id(job_id))
+
+    def list_jobs(
+        self,
+        source_connection_id: UUID | str,
+        *,
+        limit: int = 100,
+        before: Before = None,
+        statuses: Iterable[JobStatus] | None = None,
+    ) -> list[SyncJob]:
+        """The connection's jobs, newest first: at most `limit` (1 to 1000), those behind `before`.
+
+        Raises SourceConnectionNotFoundError, InvalidLimitError, and InvalidCursorError for a cursor or job
+        of another connection, or a cursor of another filter.
+        """
+        connection = parse_id(source_connection_id)
+        wanted = check_statuses(statuses)
+        position = position_of(before, connection, wanted)
+        return self.repository.list_jobs(connection, limit=limit, before=position, statuses=wanted)
+
+    def iter_jobs(
+        self,
+        source_connection_id: UUID | str,
+        *,
+        before: Before = None,
+        statuses: Iterable[JobStatus] | None = None,
+    ) -> Iterator[SyncJob]:
+        """All the connection's jobs, newest first, read page by page: none skipped, none repeated."""
+        wanted = check_statuses(statuses)
+        while page := self.list_jobs(source_connection_id, limit=MAX_LIMIT, before=before, statuses=wanted):
+            yield from page
+            before = page[-1]
+
+    def active_jobs(
+        self,
+        *,
+        statuses: Iterable[JobStatus] | None = None,
+        silent_since: datetime | None = None,
+        before: SyncJob | Position | None = None,
+        limit: int = 100,
+    ) -> list[SyncJob]:
+        """The unfinished jobs of all connections, newest first: what runs, what waits, what went silent."""
+        return self.repository.active_jobs(
+            statuses=statuses, silent_since=silent_since, before=position_of(before), limit=limit
+        )
+
+    def newest_jobs(
+        self, source_connection_ids: Iterable[UUID | str] | None = None, *, per_connection: int = 1
+    ) -> dict[UUID, list[SyncJob]]:
+        """The newest jobs of each connection asked for (None: of all), in one query; [] where it has none.
+
+        Raises SourceConnectionNotFoundError, InvalidLimitError.
+        """
+        ids = None if source_connection_ids is None else [parse_id(id) for id in source_connection_ids]
+        return self.repository.newest_jobs(ids, per_connection=per_connection)
+
+    def changes(self, after: str | None = None, *, limit: int = 1000) -> list[Change]:
+        """The jobs written since the token `after`, each as it stands now, in commit order, at least once.
+
+        Raises InvalidCursorError, InvalidLimitError.
+        """
+        return self.repository.changes(after, limit=limit)
+
+    def wait_for_changes(
+        self, after: str | None = None, *, timeout: float | timedelta = 60, limit: int = 1000
+    ) -> list[Change]:
+        """As `changes`, but waits until there is one: [] after `timeout` (seconds or timedelta) without."""
+        deadline = self.monotonic() + seconds("timeout", timeout)
+        while not (found := self.changes(after, limit=limit)) and (left := deadline - self.monotonic()) > 0:
+            if not isinstance(self.repository, WaitsForChanges):
+                self.sleep(min(left, _POLL_EVERY))
+            elif not self.repository.wait_for_changes(after, left):
+                break
+        return found
+
+    def cancel(self, job_id: UUID | str, *, reason: str | None = None) -> SyncJob:
+        """Stop a job: PENDING becomes CANCELLED, RUNNING CANCELLING; its worker sees it and stops.
+
+        One that is CANCELLING or CANCELLED is left alone; COMPLETED and FAILED raise InvalidTransitionError.
+        `reason` is kept where the job ends at once.
+        """
+        text = None if reason is None else self.redacted_text(reason)
+
+        def step(job: SyncJob) -> SyncJob:
+            if job.status in (JobStatus.CANCELLING, JobStatus.CANCELLED):
+                return job
+            if job.status is JobStatus.PENDING:
+                return job.cancel(at=self.clock(), reason=text)
+            return job.request_cancel(at=self.clock())
+
+        return self._update(job_id, step)
+
+    # For workers that cannot hold a Run: the same steps by id.
+
+    def start(self, job_id: UUID | str, *, worker: str | None = None) -> SyncJob:
+        """Claim a PENDING job: of many that try, one succeeds, the others get InvalidTransitionError.
+
+        Safe to replay with the same `worker`, which must be its own; host, pid and a random tag if left out.
+        """
+        name = worker or worker_name()
+
+        def step(job: SyncJob) -> SyncJob:
+            if job.worker == name and job.status in (JobStatus.RUNNING, JobStatus.CANCELLING):
+                return job
+            return job.start(at=self.clock(), worker=name)
+
+        return self._update(job_id, step)
+
+    def report(
+        self,
+        job_id: UUID | str,
+        *,
+        inserted: int | None = None,
+        updated: int | None = None,
+        deleted: int | None = None,
+        failed: int | None = None,
+    ) -> SyncJob:
+        """Set a running job's totals so far (Run.report adds up instead)."""
+        return self._update(
+            job_id,
+            lambda job: job.report(at=self.clock(), inserted=inserted, updated=updated, deleted=deleted, failed=failed),
+        )
+
+    def beat(self, job_id: UUID | str) -> SyncJob:
+        """Say that the worker lives."""
+        return self._update(job_id, lambda job: job.beat(at=self.clock()), quiet=True)
+
+    def complete(self, job_id: UUID | str, *, duration_seconds: float | timedelta | None = None) -> SyncJob:
+        """Finish a job successfully; one that is COMPLETED already is left alone."""
+        return self._update(
+            job_id,
+            lambda job: (
+                job
+                if job.status is JobStatus.COMPLETED
+                else job.complete(at=self.clock(), duration_seconds=duration_seconds)
+            ),
+        )
+
+    def fail(
+        self,
+        job_id: UUID | str,
+        *,
+        error: str,
+        error_details: Mapping[str, Any] | None = None,
+        duration_seconds: float | timedelta | None = None,
+    ) -> SyncJob:
+        """Finish a job with an error, made storable and redacted; the same failure again is left alone."""
+        text = self.redacted_text(error)
+        details = None if error_details is None else self.redacted(error_details)
+
+        def step(job: SyncJob) -> SyncJob:
+            if job.status is JobStatus.FAILED and job.error == text:
+                return job
+            return job.fail(at=self.clock(), error=text, error_details=details, duration_seconds=duration_seconds)
+
+        return self._update(job_id, step)
+
+    def finish_cancel(self, job_id: UUID | str, *, reason: str | None = None) -> SyncJob:
+        """The worker has stopped: CANCELLING (or PENDING) becomes CANCELLED, which is left alone."""
+        text = None if reason is None else self.redacted_text(reason)
+        return self._update(
+            job_id,
+            lambda job: job if job.status is JobStatus.CANCELLED else job.cancel(at=self.clock(), reason=text),
+        )
+
+    def run(self, job_id: UUID | str, **options: Unpack[RunOptions]) -> Run:
+        """Claim a PENDING job for a `with` block, which decides how it ends: see Run.
+
+        Options are those of Run: worker (a name in place of the host's), flush_interval, heartbeat_interval
+        (seconds or timedelta), handle_sigterm. Entering raises JobNotFoundError, and InvalidTransitionError
+        where the job is not PENDING.
+        """
+        id = parse_id(job_id)
+        return Run(self, lambda: id, **options)
+
+    def track(
+        self,
+        source_connection_id: UUID | str,
+        *,
+        exclusive: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+        **options: Unpack[RunOptions],
+    ) -> Run:
+        """Enqueue a job and run it, in one: see enqueue, run and Run."""
+        connection = parse_id(source_connection_id)
+        id = self._new_id()  # one, however often entering is tried
+        return Run(
+            self, lambda: self.enqueue(connection, job_id=id, exclusive=exclusive, metadata=metadata).id, **options
+        )
+
+    def reap(
+        self,
+        *,
+        silent_for: float | timedelta = SILENT_FOR,
+        confirm_for: float | timedelta = CONFIRM_FOR,
+        pending_for: float | timedelta | None = None,
+    ) -> list[SyncJob]:
+        """End the jobs of vanished workers, and give those that were ended; see Reaping for the two looks.
+
+        RUNNING becomes FAILED, CANCELLING becomes CANCELLED, both with no completed_at and with the evidence
+        in error_details; with `pending_for`, jobs that waited longer than that become FAILED. Takes
+        `confirm_for`, unless there is nobody to look at. Safe from many processes at once.
+        """
+        rule = Reaping(silent_for=silent_for, confirm_for=confirm_for, pending_for=pending_for)
+
+        def wait(duration: float) -> bool:
+            self.sleep(duration)
+            return False
+
+        return reap(self, rule, wait)
+
+    def reaper(
+        self,
+        *,
+        every: float | timedelta = 60,
+        silent_for: float | timedelta = SILENT_FOR,
+        confirm_for: float | timedelta = CONFIRM_FOR,
+        pending_for: float | timedelta | None = None,
+    ) -> Reaper:
+        """A context manager that reaps in a thread, `every` so many seconds."""
+        rule = Reaping(silent_for=silent_for, confirm_for=confirm_for, pending_for=pending_for)
+        return Reaper(self, rule, every)
+
+    def close(self) -> None:
+        """Close the repository: every method then raises StorageError."""
+        self.repository.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def replace(self, job: SyncJob, *, quiet: bool = False) -> None:
+        """Store the next version of a job and tell the hooks: what Run and the steps by id are made of.
+
+        Raises what JobRepository.replace raises.
+        """
+        self._write([] if quiet else [job], lambda: self.repository.replace(job, quiet=quiet))
+
+    def _update(self, job_id: UUID | str, step: Callable[[SyncJob], SyncJob], *, quiet: bool = False) -> SyncJob:
+        """Read, step, compare and set; read again where another was faster."""
+        id = parse_id(job_id)
+        while True:
+            job = self.repository.get(id)
+            following = step(job)
+            if following is job:
+                return job
+            try:
+                self.replace(following, quiet=quiet)
+            except ConflictError:
+                continue
+            return following
+
+    def _add(self, jobs: list[SyncJob], add: Callable[[], None]) -> None:
+        try:
+            self._write(jobs, add)
+        except SourceConnectionNotFoundError:
+            for id in {job.source_connection_id: None for job in jobs}:
+                self.repository.register(id)
+            self._write(jobs, add)
+
+    def _write(self, jobs: Iterable[SyncJob], write: Callable[[], None]) -> None:
+        self._hooks.after(lambda: _settle(write), jobs)
+
+    def redacted_text(self, text: str) -> str:
+        """The text as it is stored: without secrets, and storable. A redactor that fails costs the text only."""
+        return _until_it_stays(lambda value: mend_text(self._without_secrets(value)), text)
+
+    def redacted(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        """The JSON object as it is stored: likewise, also without what stands under keys that look secret."""
+        if self._redact is None:
+            return mend_json(value)
+        # Before it is cut: a secret cut in two is not known as one.
+        with contextlib.suppress(Exception):  # it is no JSON yet
+            value = redact_json(value, self._without_secrets)
+        # And after: what is no JSON shows its text, and so its secrets, only when it is mended.
+        return _until_it_stays(lambda value: mend_json(redact_json(value, self._without_secrets)), mend_json(value))
+
+    def _without_secrets(self, text: str) -> str:
+        if self._redact is None:
+            return text
+        try:
+            return self._redact(text if isinstance(text, str) else mend_text(text))
+        except Exception:  # noqa: BLE001  # a failure is reported all the same
+            _log.exception("the redactor failed: the text is not stored")
+            return "[not stored: the redactor failed]"
+
+    def _redacted_job(self, job: SyncJob) -> SyncJob:
+        if self._redact is None:
+            return job
+        changes: dict[str, Any] = {}
+        if job.error is not None:
+            changes["error"] = self.redacted_text(job.error)
+        if (details := job.error_details) is not None:
+            changes["error_details"] = self.redacted(details)
+        if (metadata := job.metadata) is not None:
+            changes["metadata"] = self.redacted(metadata)
+        return attrs.evolve(job, **changes) if changes else job
+
+
+def _until_it_stays(clean: Callable[[_Value], _Value], value: _Value) -> _Value:
+    """Clean again what cleaning changed: a cut may leave half a mask, and an import must find nothing to change."""
+    for _ in range(_ROUNDS):
+        if (cleaned := clean(value)) == value:
+            break
+        value = cleaned
+    return value
+
+
+def _settle(write: Callable[[], None]) -> None:
+    """Write; where the outcome is unknown, write again: replaying is safe, and settles it."""
+    try:
+        write()
+    except UnknownOutcomeError:
+        write()

@@ -1,0 +1,1 @@
+"""The backends: one file each, with its schema, its SQL and its errors inside."""

@@ -1,0 +1,197 @@
+"""SQLite's connections and transactions: one connection a thread, none of them carried over a fork."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from jobhistory.errors import StorageError, UnknownOutcomeError
+
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_WAYS_OUT = {
+    sqlite3.SQLITE_BUSY: "other processes held the lock all the time: try again, or raise timeout",
+    sqlite3.SQLITE_CANTOPEN: "check that the folder exists, its permissions and the file's",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: restore a backup (https://www.sqlite.org/recovery.html)",
+    sqlite3.SQLITE_FULL: "the disk is full: make room and try again",
+    sqlite3.SQLITE_IOERR: "the disk failed: see the system's log",
+    sqlite3.SQLITE_NOTADB: "the file is no SQLite database: give another path",
+    sqlite3.SQLITE_PERM: "check the file's permissions",
+    sqlite3.SQLITE_READONLY: "the file, or its folder, cannot be written to: check permissions",
+}
+
+
+class Connections:
+    """Opens a connection for each thread that asks, and holds its transactions.
+
+    No connection is open during a fork: POSIX locks do not survive it, SQLite does not notice, and a child
+    that opened its own beside an inherited one would write to a log that the parent may delete
+    (https://www.sqlite.org/howtocorrupt.html, 2.6). So all are closed before, and opened again on demand.
+
+    Args:
+        path: the file.
+        connect: opens a connection to it, in autocommit mode (isolation_level=None) with timeout=0.
+        timeout: seconds to wait for other processes' locks.
+    """
+
+    def __init__(self, path: str, connect: Callable[[], sqlite3.Connection], timeout: float) -> None:
+        self._path = path
+        self._connect = connect
+        self._timeout = timeout
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._slots: weakref.WeakSet[_Slot] = weakref.WeakSet()
+        self._closed = False
+        with _fork_lock:
+            _ALL.add(self)
+
+    def read(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
+        """All rows of one SELECT."""
+        with self._slot().lock, self._translated():
+            connection = self._connection()
+            rows: list[Any] = self._patiently(lambda: connection.execute(sql, parameters).fetchall())
+            return rows
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that holds the write lock from its start; committed, or rolled back where it raises."""
+        with self._slot().lock, self._translated():
+            connection = self._connection()
+            if connection.in_transaction:  # a signal handler's, or a finalizer's
+                raise StorageError(self._path, "this thread is in the midst of a write: write from another thread")
+            try:
+                self._patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+                yield connection
+                self._commit(connection)
+            except BaseException:
+                # Wherever it was interrupted, no transaction stays open: closing, too, rolls back.
+                try:
+                    connection.rollback()
+                except sqlite3.Error:
+                    self._slot().close()
+                raise
+
+    def close(self) -> None:
+        """Close all threads' connections, once they finished what they do."""
+        with self.quiet():
+            self._closed = True
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Hold everything still with no connection open, as at a fork."""
+        with contextlib.ExitStack() as held:
+            held.enter_context(self._lock)
+            for slot in list(self._slots):
+                held.enter_context(slot.lock)
+                slot.close()
+            yield
+
+    def _commit(self, connection: sqlite3.Connection) -> None:
+        try:
+            # Busy while others read a file that has no log yet.
+            self._patiently(lambda: connection.execute("COMMIT"))
+        except sqlite3.Error as error:
+            raise UnknownOutcomeError(self._path, f"the commit failed: {_said(error)}") from error
+
+    def _slot(self) -> _Slot:
+        try:
+            slot: _Slot = self._local.slot
+        except AttributeError:
+            slot = self._local.slot = _Slot()
+            with self._lock:
+                self._slots.add(slot)
+        return slot
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._closed:
+            raise StorageError(self._path, "is closed: open it anew")
+        slot: _Slot = self._local.slot
+        if slot.connection is None:
+            slot.connection = self._patiently(self._connect)
+        return slot.connection
+
+    def _patiently(self, attempt: Callable[[], Any]) -> Any:  # noqa: ANN401  what the attempt gives
+        return patiently(attempt, self._timeout)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise storage_error(self._path, error) from error
+
+
+class _Slot:
+    """A thread's place for its connection, closed with the thread; the lock is held while it is used."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.connection: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        with self.lock:
+            if self.connection is not None:
+                self.connection.close()
+                self.connection = None
+
+    # Holding the lock: no fork happens while SQLite closes a file, with mutexes of its own held.
+    __del__ = close
+
+
+def patiently(attempt: Callable[[], Any], timeout: float) -> Any:  # noqa: ANN401  what the attempt gives
+    """What the attempt gives, tried again while other processes hold the locks.
+
+    SQLite's own busy handler sleeps longer at each try, so that whoever waits longest loses most; short
+    random sleeps are fair.
+    """
+    begun = time.monotonic()
+    while True:
+        try:
+            return attempt()
+        except sqlite3.OperationalError as error:
+            waited = time.monotonic() - begun
+            if primary_code(error) not in _BUSY or waited >= timeout:
+                raise
+        time.sleep(random.uniform(50e-6, 500e-6) if waited < 0.1 else random.uniform(1e-3, 10e-3))  # noqa: S311, PLR2004  no secret; the first tenth of a second
+
+
+def storage_error(path: str, error: sqlite3.Error) -> StorageError:
+    """The driver's error as ours, with the way out."""
+    said = _said(error)
+    way_out = _WAYS_OUT.get(primary_code(error))
+    return StorageError(path, f"{said} ({way_out})" if way_out else said)
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """SQLite's result code without its extension (https://www.sqlite.org/rescode.html)."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+def _said(error: sqlite3.Error) -> str:
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    return f"{error} [{name}]"
+
+
+_ALL: weakref.WeakSet[Connections] = weakref.WeakSet()
+_fork_lock = threading.RLock()
+_at_fork = contextlib.ExitStack()
+
+
+def _before_fork() -> None:
+    _fork_lock.acquire()
+    for connections in list(_ALL):
+        _at_fork.enter_context(connections.quiet())
+
+
+def _after_fork() -> None:
+    _at_fork.close()
+    _fork_lock.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

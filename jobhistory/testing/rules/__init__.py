@@ -1,0 +1,1 @@
+"""The rules of JobRepository as tests, one concern a file; `jobhistory.testing.contract` joins them."""

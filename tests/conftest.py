@@ -1,0 +1,64 @@
+"""How Hypothesis runs here, and what tests of workers begin with."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from jobhistory import JobHistory, JobRepository
+from jobhistory.storage.memory import InMemoryJobRepository
+from jobhistory.storage.sqlite import SQLiteJobRepository
+from tests.workers import CONNECTION, Time
+
+# No example is judged by its time, and CI repeats the same examples.
+settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+# A shell that runs the tests in the background ignores these, and all that is started inherits that.
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[JobRepository]:
+    """One of each backend, which knows CONNECTION."""
+    repository: JobRepository = (
+        InMemoryJobRepository()
+        if request.param == "memory"
+        else SQLiteJobRepository(tmp_path / "history.db", durability="relaxed")
+    )
+    repository.register(CONNECTION)
+    yield repository
+    repository.close()
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def history(repository: JobRepository, time: Time) -> JobHistory:
+    return time.history(repository)
+
+
+@pytest.fixture
+def memory(time: Time) -> JobHistory:
+    """Where it is the same for every backend."""
+    return time.history(InMemoryJobRepository())
+
+
+@pytest.fixture
+def outer() -> Iterator[list[int]]:
+    """What SIGTERM does around the test: it is written down."""
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    yield received
+    signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from jobhistory.repository import JobRepository
+from jobhistory.storage import sqlite
+from jobhistory.storage.memory import InMemoryJobRepository
+from jobhistory.storage.sqlite import SQLiteJobRepository
+from jobhistory.testing import JobRepositoryContract, JobRepositoryMachine, run_machine
+from jobhistory.testing.rules.feed import FeedRules
+from jobhistory.testing.rules.reading import ActiveRules, ListRules, NewestRules
+
+
+class TestInMemoryJobRepository(JobRepositoryContract):
+    def make_repository(self) -> InMemoryJobRepository:
+        return InMemoryJobRepository()
+
+
+class TestSQLiteJobRepository(JobRepositoryContract):
+    @pytest.fixture(autouse=True)
+    def _in_a_folder_of_its_own(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+
+    def make_repository(self) -> SQLiteJobRepository:
+        return SQLiteJobRepository(self.folder / f"{uuid4()}.db")
+
+
+class UnhelpedSQLiteJobRepository(SQLiteJobRepository):
+    """Every page is read from the jobs in ascending order of their ids, past every key and index.
+
+    An order that a statement forgot to ask for may come out right because a key happens to have it; here
+    it comes out wrong.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, durability="relaxed")
+        read = self._db.read
+        vars(self._db)["read"] = lambda sql, parameters=(): read(unhelped(sql), parameters)
+
+
+def unhelped(sql: str) -> str:
+    # A subquery with a limit stays a query of its own: https://www.sqlite.org/optoverview.html#flattening
+    return re.sub(r"\bFROM jobs\b", "FROM (SELECT * FROM jobs ORDER BY id LIMIT -1)", sql)
+
+
+class TestReadingWithoutTheKeysHelp(ListRules, ActiveRules, NewestRules, FeedRules):
+    @pytest.fixture(autouse=True)
+    def _in_a_folder_of_its_own(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+
+    def make_repository(self) -> SQLiteJobRepository:
+        return UnhelpedSQLiteJobRepository(self.folder / f"{uuid4()}.db")
+
+    @pytest.mark.parametrize(
+        ("forgetful", "rule"),
+        [
+            ("_PAGE", "test_ties_stand_by_id"),
+            ("_ACTIVE_PAGE", "test_ties_stand_by_id"),
+            ("_CHANGES", "test_changes_stand_in_the_order_of_their_commits"),
+        ],
+    )
+    def test_an_order_that_was_not_asked_for_is_seen(
+        self, forgetful: str, rule: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        careless = re.sub(r", (j\.)?id DESC|ORDER BY j.change", "", getattr(sqlite, forgetful))
+        assert careless != getattr(sqlite, forgetful)
+        for statement in (sqlite._page, sqlite._active_page):
+            monkeypatch.setattr(sqlite, statement.__name__, statement.__wrapped__)
+        monkeypatch.setattr(sqlite, forgetful, careless)
+
+        with self.opened() as repository, pytest.raises(AssertionError):
+            getattr(self, rule)(repository)
+
+
+def in_memory(_: Path) -> JobRepository:
+    return InMemoryJobRepository()
+
+
+def in_sqlite(folder: Path) -> JobRepository:
+    # What a commit waits for on disk changes no answer.
+    return SQLiteJobRepository(folder / f"{uuid4()}.db", durability="relaxed")
+
+
+def in_unhelped_sqlite(folder: Path) -> JobRepository:
+    return UnhelpedSQLiteJobRepository(folder / f"{uuid4()}.db")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [in_memory, in_sqlite, in_unhelped_sqlite])
+def test_a_thousand_stories_of_fifty_steps_are_told_as_the_oracle_tells_them(
+    make: Callable[[Path], JobRepository], tmp_path: Path
+) -> None:
+    run_machine(lambda: make(tmp_path), max_examples=1000, stateful_step_count=50)
+
+
+def test_a_contract_and_a_machine_need_a_repository() -> None:
+    for unfinished in (JobRepositoryContract().make_repository, JobRepositoryMachine):
+        with pytest.raises(NotImplementedError):
+            unfinished()

@@ -1,0 +1,197 @@
+"""Worker, second worker, canceller and reaper, in every order of their calls to the repository."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import attrs
+import pytest
+
+from jobhistory import (
+    InvalidTransitionError,
+    JobHistory,
+    JobRepository,
+    JobStatus,
+    LostJobError,
+    SyncJob,
+)
+from jobhistory.reaping import Reaping, reap
+from jobhistory.run import Run
+from jobhistory.storage.memory import InMemoryJobRepository
+from jobhistory.storage.sqlite import SQLiteJobRepository
+from tests.interleavings import Actor, Log, every_interleaving
+
+CONNECTION = UUID(int=1)
+AT_MOST = 5_000
+AT_ONCE = Reaping(silent_for=0, confirm_for=0)
+
+
+class SteppedRun(Run):
+    """A Run whose writer takes its steps when it is told to."""
+
+    def _start(self) -> None:
+        pass
+
+    def tick(self) -> None:
+        self._tick()
+
+
+def work(job: SyncJob, *, ticks: int = 1, fails: bool = False) -> Callable[[JobRepository], SteppedRun]:
+    """A worker's whole life: claim, count, let the writer write, count again, end."""
+
+    def act(repository: JobRepository) -> SteppedRun:
+        run = SteppedRun(JobHistory(repository), lambda: job.id, worker="host")
+        with run:
+            for _ in range(ticks):
+                run.report(inserted=1)
+                run.tick()
+            run.report(inserted=1)
+            if fails:
+                raise ZeroDivisionError
+        return run
+
+    return act
+
+
+def cancel(job: SyncJob) -> Callable[[JobRepository], SyncJob]:
+    return lambda repository: JobHistory(repository).cancel(job.id)
+
+
+def reap_at_once(repository: JobRepository) -> list[SyncJob]:
+    """A reaper to whom every running job looks silent."""
+    history = JobHistory(repository)
+    later = JobHistory(repository, clock=lambda: history.clock().replace(year=2999))
+    return reap(later, AT_ONCE, lambda _: False)
+
+
+SCENARIOS: dict[str, Callable[[SyncJob], list[Actor]]] = {
+    "a worker and a canceller": lambda job: [Actor("worker", work(job)), Actor("canceller", cancel(job))],
+    "a worker and a reaper": lambda job: [Actor("worker", work(job)), Actor("reaper", reap_at_once)],
+    "two workers": lambda job: [Actor("worker", work(job)), Actor("second worker", work(job))],
+    "two reapers and a worker": lambda job: [
+        Actor("worker", work(job, ticks=0)),
+        Actor("reaper", reap_at_once),
+        Actor("second reaper", reap_at_once),
+    ],
+    "a worker, a canceller and a reaper": lambda job: [
+        Actor("worker", work(job, ticks=0)),
+        Actor("canceller", cancel(job)),
+        Actor("reaper", reap_at_once),
+    ],
+    "a failing worker, a canceller and a reaper": lambda job: [
+        Actor("worker", work(job, ticks=0, fails=True)),
+        Actor("canceller", cancel(job)),
+        Actor("reaper", reap_at_once),
+    ],
+}
+ALL_FOUR: Callable[[SyncJob], list[Actor]] = lambda job: [  # noqa: E731  # reads as the scenarios do
+    Actor("worker", work(job)),
+    Actor("second worker", work(job, ticks=0)),
+    Actor("canceller", cancel(job)),
+    Actor("reaper", reap_at_once),
+]
+
+
+def check(repository: JobRepository, job: SyncJob, actors: list[Actor], log: Log) -> None:
+    """What must hold after every schedule."""
+    writes = [written for _, written in log if written.id == job.id]
+    assert list(range(2, len(writes) + 2)) == [w.version for w in writes], "each write has one predecessor"
+    assert not [w for w in writes[:-1] if w.is_terminal], "a finished job never changes"
+    stored = repository.get(job.id)
+    assert writes[-1] == stored
+
+    workers = [actor for actor in actors if "worker" in actor.name]
+    claims = [w for w in writes if w.status is JobStatus.RUNNING and w.heartbeat_at is None]
+    assert len(claims) <= 1, "one claim wins"
+    owners = {w.worker for w in writes if w.worker is not None}
+    assert len(owners) <= 1, "a job has one worker"
+
+    for actor in workers:
+        match actor.error:
+            case None:
+                if actor.result.job.status is JobStatus.CANCELLED:
+                    assert JobStatus.CANCELLED is stored.status
+                else:
+                    assert actor.result.job == stored, "a worker that ended in peace ended its job"
+            case LostJobError():
+                assert all(name != actor.name for name, w in log if w.is_terminal), "the loser's end never lands"
+            case InvalidTransitionError():
+                assert all(name != actor.name for name, _ in log), "who could not claim wrote nothing"
+            case ZeroDivisionError():
+                pass
+            case _:
+                raise actor.error
+    for actor in actors:
+        if actor.name == "canceller" and actor.error is None:
+            cancelled = stored.status is JobStatus.CANCELLED or stored.cancel_requested_at is not None
+            assert cancelled, "a cancel that was acknowledged is not lost"
+        if "worker" not in actor.name and not isinstance(actor.error, InvalidTransitionError | None):
+            raise actor.error
+
+
+def run_scenario(
+    repository: JobRepository, scenario: Callable[[SyncJob], list[Actor]], *, at_most: int = 100_000
+) -> int:
+    repository.register(CONNECTION)
+    history = JobHistory(repository)
+    jobs: list[SyncJob] = []
+
+    def begin() -> tuple[JobRepository, list[Actor]]:
+        jobs.append(history.enqueue(CONNECTION))
+        return repository, scenario(jobs[-1])
+
+    for actors, log in every_interleaving(begin, at_most=at_most):
+        job = jobs[-1]
+        check(repository, job, actors, log)
+        # What a schedule leaves unfinished is no suspect of the next one's reaper.
+        for left in repository.active_jobs():
+            JobHistory(repository).fail(left.id, error="left behind")
+        repository.delete_many([job.id])
+    return len(jobs)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def repository(request: pytest.FixtureRequest, tmp_path: Path) -> JobRepository:
+    if request.param == "memory":
+        return InMemoryJobRepository()
+    return SQLiteJobRepository(tmp_path / "history.db", durability="relaxed")
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_no_order_of_calls_breaks_a_jobs_story(repository: JobRepository, scenario: str) -> None:
+    schedules = run_scenario(repository, SCENARIOS[scenario], at_most=AT_MOST)
+    assert 10 <= schedules < AT_MOST, "every order was tried"
+
+
+@pytest.mark.slow
+def test_no_order_of_calls_of_all_four_breaks_a_jobs_story(repository: JobRepository) -> None:
+    schedules = run_scenario(repository, ALL_FOUR, at_most=40_000)
+    assert schedules >= 10_000
+
+
+class Racy(InMemoryJobRepository):
+    """Reads, checks and writes without comparing: what a team builds first."""
+
+    def replace(self, job: SyncJob, *, quiet: bool = False) -> None:
+        stored = self.get(job.id)
+        super().replace(attrs.evolve(job, version=stored.version + 1) if not stored.is_terminal else job, quiet=quiet)
+
+
+class Overwriting(InMemoryJobRepository):
+    """Writes whatever comes."""
+
+    def replace(self, job: SyncJob, *, quiet: bool = False) -> None:  # noqa: ARG002  # the port's signature
+        self._jobs[job.id] = job
+
+
+@pytest.mark.parametrize("broken", [Racy, Overwriting])
+def test_a_racy_repository_is_caught_by_the_same_check(broken: type[InMemoryJobRepository]) -> None:
+    with pytest.raises(AssertionError):
+        _run_all(broken)
+
+
+def _run_all(broken: type[InMemoryJobRepository]) -> None:
+    for scenario in SCENARIOS.values():
+        run_scenario(broken(), scenario)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "jobhistory"
+SETTINGS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CONTRACTS: list[dict[str, Any]] = SETTINGS["tool"]["importlinter"]["contracts"]
+
+OFFENCES = [
+    ("layers", "status.py", "import jobhistory.job"),
+    ("layers", "errors.py", "import jobhistory"),
+    ("layers", "unplaced.py", ""),
+    ("backends", "storage/memory.py", "import jobhistory.storage.sqlite"),
+    ("backends", "storage/unplaced.py", ""),
+    *(("core", "job.py", f"import {name}") for name in ("hypothesis", "psycopg", "pytest")),
+    ("core", "redact.py", "import sqlite3"),
+    ("core", "history.py", "import sqlite_utils"),
+    ("sqlite", "storage/memory.py", "import sqlite3"),
+    ("sqlite", "__init__.py", "import sqlite_utils"),
+    ("sqlite", "storage/memory.py", "import jobhistory.storage.sqlite_connections"),
+    *(("cli", "__init__.py", f"import {name}") for name in ("click", "platformdirs", "rich")),
+    ("testing", "cli/__init__.py", "import pytest"),
+    ("testing", "storage/memory.py", "import hypothesis"),
+    ("aio", "cli/__init__.py", "import anyio"),
+]
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return shutil.copytree(
+        PACKAGE,
+        tmp_path / "jobhistory",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+
+
+def lint_imports(package: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo"],
+        cwd=package.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_package_keeps_every_import_contract(package: Path) -> None:
+    linted = lint_imports(package)
+
+    assert 0 == linted.returncode, linted.stdout + linted.stderr
+    assert f"Contracts: {len(CONTRACTS)} kept, 0 broken." in linted.stdout
+
+
+@pytest.mark.parametrize(("contract", "module", "offence"), OFFENCES)
+def test_an_import_that_breaks_a_contract_is_caught_by_its_name(
+    package: Path, contract: str, module: str, offence: str
+) -> None:
+    [name] = [known["name"] for known in CONTRACTS if known["id"] == contract]
+    with (package / module).open("a") as source:
+        source.write(f"\n{offence}\n")
+
+    linted = lint_imports(package)
+
+    assert 1 == linted.returncode
+    assert f"{name} BROKEN" in linted.stdout, linted.stdout + linted.stderr
+
+
+def test_every_import_contract_has_been_seen_to_break() -> None:
+    assert {known["id"] for known in CONTRACTS} == {contract for contract, _, _ in OFFENCES}
+
+
+def test_the_core_contract_names_every_module_below_storage() -> None:
+    [layers] = [known["layers"] for known in CONTRACTS if known["id"] == "layers"]
+    [core] = [known["source_modules"] for known in CONTRACTS if known["id"] == "core"]
+    below = re.findall(r"\w+", " ".join(layers[layers.index("storage") + 1 :]))
+    standing = {f"jobhistory.{name}" for name in below if (PACKAGE / f"{name}.py").exists()}
+
+    assert standing == set(core)
+
+
+def test_importing_the_package_loads_no_backend_and_no_extra() -> None:
+    program = "import jobhistory, sys; print([name for name in sys.argv[1:] if name in sys.modules])"
+    backends = ["jobhistory.storage", "psycopg", "sqlite3", "sqlite_utils"]
+    extras = ["anyio", "click", "hypothesis", "platformdirs", "pytest", "rich"]
+    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", program, *backends, *extras],
+        env=unmeasured,  # measuring loads sqlite3
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert "[]\n" == loaded.stdout
+
+
+def test_ci_runs_the_test_command_of_the_readme_and_the_demo() -> None:
+    commands = re.findall(r"^ *(python3 -m venv .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    steps = (ROOT / ".ci" / "run").read_text()
+
+    assert ["jobhistory demo", "pytest -n auto"] == [
+        re.sub(r".*(jobhistory demo|pytest -n auto)", r"\1", command) for command in commands
+    ]
+    assert [] == [command for command in commands if command not in steps]
+
+
+def test_the_lock_pins_every_requirement() -> None:
+    project = SETTINGS["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    required = {canonicalize_name(Requirement(text).name) for text in sum(lists, SETTINGS["build-system"]["requires"])}
+    lock = (ROOT / ".ci" / "requirements.lock").read_text()
+
+    assert required - {"jobhistory"} <= set(re.findall(r"^([\w-]+)==", lock, re.MULTILINE))

@@ -1,0 +1,81 @@
+"""README runs: its Python in one go, its shell lines after it, in one folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+LINES_AT_MOST = 500
+
+
+def python(code: str, folder: Path) -> str:
+    run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_the_tour_runs_and_prints_what_its_comments_say(tmp_path: Path) -> None:
+    tour = [code for code in PYTHON if "testing" not in code and "def test_" not in code]
+
+    printed = python("\n".join(tour), tmp_path)
+
+    promised = re.findall(r"^# (.*)$", "\n".join(tour), re.MULTILINE)
+    assert promised == printed.splitlines()
+
+
+def test_the_shell_lines_run_after_the_tour(tmp_path: Path) -> None:
+    test_the_tour_runs_and_prints_what_its_comments_say(tmp_path)
+    lines = re.findall(r"^\$ (.*)$", "".join(CONSOLE), re.MULTILINE)
+    assert lines
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    for line in lines:
+        run = subprocess.run(
+            ["/bin/bash", "-c", line],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"PATH": path},
+        )
+        assert run.returncode == 0, f"{line}: {run.stderr}"
+
+
+def test_the_contract_is_applied_in_the_lines_shown(tmp_path: Path) -> None:
+    [lines] = [code for code in PYTHON if "JobRepositoryContract" in code]
+    module = "from jobhistory.storage.memory import InMemoryJobRepository as MyRepository\n" + lines
+    (tmp_path / "test_mine.py").write_text(module)
+
+    collected = python("import pytest; pytest.main(['-q', '--co', 'test_mine.py', '-p', 'no:cacheprovider'])", tmp_path)
+
+    assert len(re.findall("TestMyRepository", collected)) > 50
+
+
+def test_a_consumers_test_passes_as_shown(tmp_path: Path) -> None:
+    [lines] = [code for code in PYTHON if "def test_" in code]
+    module = textwrap.dedent("""
+        MY_SOURCE = "550e8400-e29b-41d4-a716-446655440000"
+
+
+        def my_sync(history):
+            with history.track(MY_SOURCE) as run:
+                run.report(inserted=3)
+
+
+    """)
+    (tmp_path / "test_consumer.py").write_text(module + lines)
+
+    printed = python("import pytest; pytest.main(['-q', 'test_consumer.py', '-p', 'no:cacheprovider'])", tmp_path)
+
+    assert "1 passed" in printed
+
+
+def test_it_stays_short() -> None:
+    assert len(README.splitlines()) <= LINES_AT_MOST
