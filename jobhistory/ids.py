@@ -57,9 +57,10 @@ class UUID7:
     def __call__(self) -> UUID:
         """The next id."""
         milliseconds, rest = divmod(max(0, (self._clock() - _EPOCH) // _MICROSECOND), 1000)
-        fresh = (milliseconds << 12 | rest * 4096 // 1000) << 62 | secrets.randbits(62)
+        tail, step = divmod(secrets.randbits(94), 1 << 32)
+        fresh = (milliseconds << 12 | rest * 4096 // 1000) << 62 | tail
         with _LOCK:
-            self._last = max(fresh, self._last + 1 + secrets.randbits(32))
+            self._last = max(fresh, self._last + 1 + step)
             bits = self._last
         head, tail = bits >> 74, bits & (1 << 62) - 1
         return UUID(int=head << 80 | 0x7 << 76 | (bits >> 62 & 0xFFF) << 64 | 0b10 << 62 | tail)

@@ -80,20 +80,23 @@ def _version(field: str, value: object) -> int:
 Check = Callable[[str, object], object]
 """Gives the value, in its one form, or raises InvalidJobError naming the field."""
 
-_REQUIRED: Mapping[str, Check] = (
-    {"id": _id, "source_connection_id": _id, "status": _status, "created_at": utc, "version": _version}
-    | dict.fromkeys(_COUNTS, _count)
-)  # fmt: skip
-_OPTIONAL: Mapping[str, Check] = {
-    "started_at": utc,
-    "completed_at": utc,
-    "duration_seconds": seconds,
-    "error": check_text,
-    "cancel_requested_at": utc,
-    "heartbeat_at": utc,
-    "progress_at": utc,
-    "worker": check_text,
-}
+# Each with the value that needs no check: most fields of most jobs have it.
+_CHECKS: tuple[tuple[str, Check, object], ...] = (
+    ("id", _id, attrs.NOTHING),
+    ("source_connection_id", _id, attrs.NOTHING),
+    ("status", _status, attrs.NOTHING),
+    ("started_at", utc, None),
+    ("completed_at", utc, None),
+    ("duration_seconds", seconds, None),
+    *((name, _count, 0) for name in _COUNTS),
+    ("error", check_text, None),
+    ("created_at", utc, attrs.NOTHING),
+    ("cancel_requested_at", utc, None),
+    ("heartbeat_at", utc, None),
+    ("progress_at", utc, None),
+    ("worker", check_text, None),
+    ("version", _version, attrs.NOTHING),
+)
 
 
 def _error_details(value: Mapping[str, Any] | None) -> JSONText | None:
@@ -145,16 +148,11 @@ class SyncJob:
     """1 at birth, and one more with each write: the compare-and-set token."""
 
     def __attrs_post_init__(self) -> None:
-        for name, check in _REQUIRED.items():
-            self._checked(name, check, getattr(self, name))
-        for name, check in _OPTIONAL.items():
-            if (value := getattr(self, name)) is not None:
-                self._checked(name, check, value)
+        for name, check, unchecked in _CHECKS:
+            value = getattr(self, name)
+            if value is not unchecked and (checked := check(name, value)) is not value:
+                object.__setattr__(self, name, checked)
         self._check_rules()
-
-    def _checked(self, name: str, check: Check, value: object) -> None:
-        if (checked := check(name, value)) is not value:
-            object.__setattr__(self, name, checked)
 
     def _check_rules(self) -> None:
         """What the status allows, and what the times say of each other."""

@@ -293,6 +293,8 @@ def position_of(
 ) -> Position | None:
     """The place a page starts behind; InvalidCursorError where it belongs to another list."""
     match before:
+        case None | Position():
+            return before
         case Cursor(source_connection_id=owner, statuses=bound, position=position):
             if owner != connection:
                 raise InvalidCursorError(str(before), f"belongs to source connection {owner}")
@@ -303,8 +305,6 @@ def position_of(
             if connection not in (None, owner):
                 raise InvalidCursorError(before.id, f"is a job of source connection {owner}")
             return Position.of(before)
-        case None | Position():
-            return before
         case _:
             raise InvalidCursorError(before, "is no SyncJob, Cursor or Position (Cursor.parse reads a token)")
 

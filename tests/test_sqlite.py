@@ -1105,13 +1105,13 @@ def plans(repository: SQLiteJobRepository, call: Callable[[SQLiteJobRepository],
 
 
 HERE = Position.of(job(150))
-PRIMARY = r"USING PRIMARY KEY \(connection=\? AND \(created_at,id\)<\(\?,\?\)\)"
+PRIMARY = r"USING PRIMARY KEY \(connection=\?( AND \(created_at,id\)<\(\?,\?\))?\)"
 BY_STATUS = r"USING INDEX jobs_by_status \(connection=\? AND status=\? AND \(created_at,id\)<\(\?,\?\)\)"
 ACTIVE = r"USING INDEX jobs_active \(status=\? AND \(created_at,id\)<\(\?,\?\)\)"
 CHANGED = r"USING INDEX \w+ \(change>\?\)"
 BY_ID = r"USING INDEX \w+ \(id=\?\)"
 TAIL = r"SEARCH jobs USING COVERING INDEX \w+$"
-NEWEST = r"SEARCH j USING PRIMARY KEY \(connection=\? AND created_at=\?( AND id=\?)?\)"
+NEWEST = r"SEARCH j USING PRIMARY KEY \(connection=\? AND \(created_at,id\)>\(\?,\?\)\)"
 FEW = frozenset({JobStatus.FAILED, JobStatus.CANCELLED})
 
 READS: dict[str, tuple[Callable[[SQLiteJobRepository], object], str]] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import operator
 import os
 import sqlite3
 import stat
@@ -151,11 +152,13 @@ def _execute_all(schema: str, db: Database) -> None:
 
 _KEY = ("id", "source_connection_id", "created_at")
 _CHANGING = tuple(name for name in COLUMNS if name not in _KEY)
+_values_of = operator.attrgetter(*_CHANGING)
 # A row leads with its connection's id; the rest stands in the record's order.
 _ROW = ", ".join(f"j.{name}" for name in COLUMNS if name != "source_connection_id")
 _JOBS = f"""
 SELECT c.id AS source_connection_id, {_ROW} FROM jobs AS j JOIN source_connections AS c ON c.number = j.connection
 """
+_JOB = f"{_JOBS} WHERE j.id = ?"
 # After every time there is, whose text begins with a digit.
 _NEVER = "~"
 
@@ -167,8 +170,7 @@ def _text(moment: datetime) -> str:
 
 def _changing(job: SyncJob) -> list[Any]:
     """The values of _CHANGING."""
-    values = [getattr(job, name) for name in _CHANGING]
-    return [_text(value) if type(value) is datetime else value for value in values]
+    return [_text(value) if type(value) is datetime else value for value in _values_of(job)]
 
 
 class _DraftJob(SyncJob):
@@ -190,16 +192,23 @@ class _DraftUUID(UUID):
     __setattr__ = object.__setattr__  # type: ignore[assignment]  # UUID's own always raises
 
 
-def _jobs(rows: Iterable[Sequence[Any]], known: dict[bytes | None, UUID] | None = None) -> list[SyncJob]:
+class _Ids(dict[bytes | None, UUID]):
+    """The ids of connections by their bytes: each is made once."""
+
+    def __missing__(self, data: bytes) -> UUID:
+        self[data] = id = UUID(bytes=data)
+        return id
+
+
+def _jobs(rows: Iterable[Sequence[Any]], ids: dict[bytes | None, UUID]) -> list[SyncJob]:
     """The records in the rows, with nothing checked again: every row was checked when it was written.
 
     This is the hot path of every list. The constructor takes ten times as long, nearly all of it for
     checks and for passing by the frozen class; so a draft is filled in by plain assignment, and becomes a
     SyncJob at the end. A property holds it equal to the constructor.
 
-    `known` gives the ids of connections by their bytes, None for rows that leave it out.
+    `ids` gives the ids of connections by what leads their rows.
     """
-    known = {} if known is None else known
     moment, integer, unknown = datetime.fromisoformat, int.from_bytes, SafeUUID.unknown
     jobs = []
     for (
@@ -212,10 +221,7 @@ def _jobs(rows: Iterable[Sequence[Any]], known: dict[bytes | None, UUID] | None 
         uuid.is_safe = unknown
         uuid.__class__ = UUID
         job.id = uuid
-        try:
-            job.source_connection_id = known[connection]
-        except KeyError:
-            job.source_connection_id = known[connection] = UUID(bytes=connection)
+        job.source_connection_id = ids[connection]
         job.status = _STATUS[status]
         job.started_at = moment(started_at) if started_at else None
         job.completed_at = moment(completed_at) if completed_at else None
@@ -260,37 +266,44 @@ _ACTIVE = "status IN ('PENDING', 'RUNNING', 'CANCELLING')"
 _ACTIVE_OF_CONNECTION = f"SELECT id FROM jobs WHERE connection = ? AND {_ACTIVE} AND status <> 'COMPLETED' LIMIT 1"
 
 _ORDER = "ORDER BY created_at DESC, id DESC LIMIT :limit"
+_BEHIND = "AND (j.created_at, j.id) < (:created_at, :id)"
 _PAGE = f"""
 SELECT NULL AS source_connection_id, {_ROW} FROM jobs AS j
-WHERE connection = :connection AND (created_at, id) < (:created_at, :id) {{filter}} {_ORDER}
+WHERE connection = :connection {{filter}} {_ORDER}
 """
 _ACTIVE_PAGE = f"""
 {_JOBS}
-WHERE j.{_ACTIVE} AND j.status = '{{status}}' AND (j.created_at, j.id) < (:created_at, :id)
+WHERE j.{_ACTIVE} AND j.status = '{{status}}' {_BEHIND}
     AND max(j.created_at, ifnull(j.started_at, ''), ifnull(j.heartbeat_at, '')) < :silent_since
 ORDER BY j.created_at DESC, j.id DESC LIMIT :limit
 """
+# From each connection's last wanted job on; where it has fewer, from before all there are.
 _NEWEST = f"""
 SELECT c.id, {_ROW} FROM {{connections}}
-LEFT JOIN jobs AS j ON j.connection = c.number AND (j.created_at, j.id) IN (
-    SELECT created_at, id FROM jobs WHERE connection = c.number ORDER BY created_at DESC, id DESC LIMIT ?
+LEFT JOIN jobs AS j ON j.connection = c.number AND (j.created_at, j.id) >= (
+    SELECT * FROM (
+        SELECT created_at, id FROM jobs WHERE connection = c.number ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET ?
+    ) UNION ALL SELECT '', x'' LIMIT 1
 )
 """
 _NEWEST_OF_ALL = _NEWEST.format(connections="source_connections AS c")
-_NEWEST_OF = _NEWEST.format(connections="json_each(?) AS asked JOIN source_connections AS c ON c.number = asked.value")
+# CROSS keeps the planner from reading all that was asked for anew for each connection there is.
+_NEWEST_OF = _NEWEST.format(
+    connections="json_each(?) AS asked CROSS JOIN source_connections AS c ON c.number = asked.value"
+)
 _CHANGES = f"SELECT j.change, {_JOBS.strip().removeprefix('SELECT ')} WHERE j.change > ? ORDER BY j.change LIMIT ?"
 
 
 @functools.cache
-def _page(statuses: frozenset[JobStatus] | None) -> str:
+def _page(statuses: frozenset[JobStatus] | None, *, first: bool) -> str:
     """One connection's page. COMPLETED jobs are the bulk, found by reading past the others."""
     if statuses is None:
-        return _PAGE.format(filter="")
-    if JobStatus.COMPLETED in statuses:
-        return _PAGE.format(filter=f"AND status IN ({', '.join(map(repr, map(str, sorted(statuses))))})")
-    return _merged(
-        _PAGE.format(filter=f"AND status = '{status}' AND status <> 'COMPLETED'") for status in sorted(statuses)
-    )
+        # The page that everybody reads: to compare each row with a place costs a twentieth.
+        return _PAGE.format(filter="" if first else _BEHIND)
+    if not statuses or JobStatus.COMPLETED in statuses:
+        return _PAGE.format(filter=f"{_BEHIND} AND status IN ({', '.join(map(repr, map(str, sorted(statuses))))})")
+    each = (f"{_BEHIND} AND status = '{status}' AND status <> 'COMPLETED'" for status in sorted(statuses))
+    return _merged(_PAGE.format(filter=one) for one in each)
 
 
 @functools.cache
@@ -340,6 +353,7 @@ class SQLiteJobRepository:
         self._durability = durability
         self._db = Connections(self.path, self._connect, seconds("timeout", timeout))
         self._numbers: dict[UUID, int] = {}
+        self._ids = _Ids()
         try:
             self._prepare()
         except BaseException:
@@ -397,12 +411,11 @@ class SQLiteJobRepository:
                     self._is_stored(db, job)
 
     def get(self, job_id: UUID) -> SyncJob:
-        rows = self._db.read(f"{_JOBS} WHERE j.id = ?", (check_id(job_id).bytes,))
-        return self._only(rows, job_id)
+        return self._only(self._db.read(_JOB, (check_id(job_id).bytes,)), job_id)
 
     def replace(self, job: SyncJob, *, quiet: bool = False) -> None:
         with self._db.write() as db:
-            stored = self._only(db.execute(f"{_JOBS} WHERE j.id = ?", (job.id.bytes,)).fetchall(), job.id)
+            stored = self._only(db.execute(_JOB, (job.id.bytes,)).fetchall(), job.id)
             if stored == job:
                 return
             if error := refusal(stored, job):
@@ -418,17 +431,17 @@ class SQLiteJobRepository:
         statuses: Iterable[JobStatus] | None = None,
     ) -> list[SyncJob]:
         parameters = {"limit": check_limit(limit), **_place(before)}
-        wanted = check_statuses(statuses)
+        page = _page(check_statuses(statuses), first=before is None)
         number = self._numbers.get(check_id(source_connection_id))
         rows: list[Any] = []
-        if number is not None and wanted != frozenset():
-            rows = self._db.read(_page(wanted), parameters | {"connection": number})
+        if number is not None:
+            rows = self._db.read(page, {"connection": number, **parameters})
         if not rows:
             # Nothing there, or not known yet, or forgotten and registered anew by another process.
             known, number = number, self._look_up(source_connection_id)
-            if number != known and wanted != frozenset():
-                rows = self._db.read(_page(wanted), parameters | {"connection": number})
-        return self._jobs(rows, {None: source_connection_id})
+            if number != known:
+                rows = self._db.read(page, {"connection": number, **parameters})
+        return _jobs(rows, {None: source_connection_id})
 
     def active_jobs(
         self,
@@ -441,23 +454,24 @@ class SQLiteJobRepository:
         parameters = {"limit": check_limit(limit), **_place(before)}
         parameters["silent_since"] = _NEVER if silent_since is None else _text(utc("silent_since", silent_since))
         wanted = check_active_statuses(statuses)
-        return self._jobs(self._db.read(_active_page(wanted), parameters) if wanted else [])
+        return _jobs(self._db.read(_active_page(wanted), parameters) if wanted else [], self._ids)
 
     def newest_jobs(
         self, source_connection_ids: Iterable[UUID] | None = None, *, per_connection: int = 1
     ) -> dict[UUID, list[SyncJob]]:
         check_limit(per_connection)
         if source_connection_ids is None:
-            rows = self._db.read(_NEWEST_OF_ALL, (per_connection,))
-            ids = [UUID(bytes=id) for id in sorted({row[0] for row in rows})]
+            rows = self._db.read(_NEWEST_OF_ALL, (per_connection - 1,))
+            keys = sorted({row[0] for row in rows})
         else:
             ids = [check_id(id) for id in source_connection_ids]
             rows = self._newest_of(ids, per_connection)
-        newest: dict[UUID, list[SyncJob]] = {id: [] for id in ids}
-        known: dict[bytes | None, UUID] = {id.bytes: id for id in ids}
-        for job in self._jobs((row for row in rows if row[1] is not None), known):
-            newest[job.source_connection_id].append(job)
-        return {id: newest_first(jobs) for id, jobs in newest.items()}
+            keys = [id.bytes for id in ids]
+        newest: dict[bytes, list[SyncJob]] = {key: [] for key in keys}
+        rows = [row for row in rows if row[1] is not None]
+        for row, job in zip(rows, _jobs(rows, self._ids), strict=True):
+            newest[row[0]].append(job)
+        return {self._ids[key]: newest_first(jobs) if len(jobs) > 1 else jobs for key, jobs in newest.items()}
 
     def delete_many(self, job_ids: Iterable[UUID]) -> int:
         keys = [(check_id(id).bytes,) for id in job_ids]
@@ -467,7 +481,7 @@ class SQLiteJobRepository:
 
     def changes(self, after: str | None = None, *, limit: int = 1000) -> list[Change]:
         rows = self._db.read(_CHANGES, (check_token(after), check_limit(limit)))
-        jobs = self._jobs(row[1:] for row in rows)
+        jobs = _jobs((row[1:] for row in rows), self._ids)
         return [Change(str(row[0]), job) for row, job in zip(rows, jobs, strict=True)]
 
     def close(self) -> None:
@@ -593,7 +607,7 @@ class SQLiteJobRepository:
         while True:
             asked = {id: numbers.get(id) for id in ids}
             if None not in asked.values():
-                rows = self._db.read(_NEWEST_OF, (json.dumps(list(asked.values())), per_connection))
+                rows = self._db.read(_NEWEST_OF, (json.dumps(list(asked.values())), per_connection - 1))
                 if len({row[0] for row in rows}) == len(asked):
                     return rows
             known = self._db.read("SELECT id, number FROM source_connections")
@@ -604,7 +618,7 @@ class SQLiteJobRepository:
 
     def _is_stored(self, db: sqlite3.Connection, job: SyncJob) -> bool:
         """Whether the job is stored as it is; DuplicateJobError where its id is another job's."""
-        stored = self._jobs(db.execute(f"{_JOBS} WHERE j.id = ?", (job.id.bytes,)).fetchall())
+        stored = _jobs(db.execute(_JOB, (job.id.bytes,)).fetchall(), self._ids)
         if stored and stored[0] != job:
             raise DuplicateJobError(job.id)
         return bool(stored)
@@ -616,10 +630,7 @@ class SQLiteJobRepository:
     def _only(self, rows: list[Any], job_id: UUID) -> SyncJob:
         if not rows:
             raise JobNotFoundError(job_id)
-        return self._jobs(rows)[0]
-
-    def _jobs(self, rows: Iterable[Sequence[Any]], known: dict[bytes | None, UUID] | None = None) -> list[SyncJob]:
-        return _jobs(rows, known)
+        return _jobs(rows, self._ids)[0]
 
 
 _LOOK_EVERY = 0.02

@@ -53,10 +53,17 @@ class Connections:
 
     def read(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
         """All rows of one SELECT."""
-        with self._slot().lock, self._translated():
-            connection = self._connection()
-            rows: list[Any] = self._patiently(lambda: connection.execute(sql, parameters).fetchall())
-            return rows
+        slot = self._slot()
+        with slot.lock:
+            if slot.connection is not None:
+                try:
+                    return slot.connection.execute(sql, parameters).fetchall()
+                except sqlite3.Error:
+                    pass  # tried again with patience, or said, below: which costs, so that what works goes without
+            with self._translated():
+                connection = self._connection()
+                rows: list[Any] = self._patiently(lambda: connection.execute(sql, parameters).fetchall())
+                return rows
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
