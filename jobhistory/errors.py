@@ -10,8 +10,6 @@ from __future__ import annotations
 import reprlib
 from typing import TYPE_CHECKING
 
-import attrs
-
 if TYPE_CHECKING:
     from uuid import UUID
 
@@ -34,49 +32,65 @@ def _shortened(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-class JobHistoryError(Exception):
+class _Error(BaseException):
+    """Takes its attributes as its arguments, so that it can be copied and pickled, and shows them."""
+
+    def __init__(self, *attributes: object) -> None:
+        # OSError's own would take the first two for errno and strerror.
+        BaseException.__init__(self, *attributes)
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={_shortened(value)}" for name, value in vars(self).items() if name != "__notes__")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class JobHistoryError(_Error, Exception):
     """The base of every error here. JobCancelled alone stands outside."""
 
 
-@attrs.define(slots=False)
 class InvalidTransitionError(JobHistoryError, ValueError):
     """The job's status does not allow what was asked; nothing was written."""
 
-    job_id: UUID
-    status: JobStatus
-    action: str
+    def __init__(self, job_id: UUID, status: JobStatus, action: str) -> None:
+        super().__init__(job_id, status, action)
+        self.job_id = job_id
+        self.status = status
+        self.action = action
 
     def __str__(self) -> str:
         return f"job {self.job_id} is {self.status}: cannot {self.action}"
 
 
-@attrs.define(slots=False)
 class InvalidLimitError(JobHistoryError, ValueError):
     """A limit that is not an int from 1 to the greatest page."""
 
-    limit: object = attrs.field(repr=_shortened)
-    greatest: int
+    def __init__(self, limit: object, greatest: int) -> None:
+        super().__init__(limit, greatest)
+        self.limit = limit
+        self.greatest = greatest
 
     def __str__(self) -> str:
         return f"limit must be an int from 1 to {self.greatest}, not {_shortened(self.limit)}"
 
 
-@attrs.define(slots=False)
 class InvalidCursorError(JobHistoryError, ValueError):
     """A cursor, position or change token that cannot be read, or belongs to another list."""
 
-    cursor: object = attrs.field(repr=_shortened)
-    reason: str
+    def __init__(self, cursor: object, reason: str) -> None:
+        super().__init__(cursor, reason)
+        self.cursor = cursor
+        self.reason = reason
 
     def __str__(self) -> str:
         return f"cursor {_shortened(self.cursor)} {self.reason}"
 
 
-@attrs.define(slots=False)
 class InvalidIdError(JobHistoryError, ValueError):
     """Neither a UUID nor its canonical string."""
 
-    value: object = attrs.field(repr=_shortened)
+    def __init__(self, value: object) -> None:
+        super().__init__(value)
+        self.value = value
 
     def __str__(self) -> str:
         return (
@@ -84,66 +98,72 @@ class InvalidIdError(JobHistoryError, ValueError):
         )
 
 
-@attrs.define(slots=False)
 class InvalidJobError(JobHistoryError, ValueError):
     """A value, or a combination of values, that no job can hold."""
 
-    field: str
-    reason: str
-    value: object = attrs.field(default=None, repr=_shortened)
+    def __init__(self, field: str, reason: str, value: object = None) -> None:
+        super().__init__(field, reason, value)
+        self.field = field
+        self.reason = reason
+        self.value = value
 
     def __str__(self) -> str:
         return f"{self.field} {self.reason}, not {_shortened(self.value)}"
 
 
-@attrs.define(slots=False)
 class JobNotFoundError(JobHistoryError, LookupError):
     """No job has this id: it was never added, or has been deleted."""
 
-    job_id: UUID
-    hint: str = ""
+    def __init__(self, job_id: UUID, hint: str = "") -> None:
+        super().__init__(job_id, hint)
+        self.job_id = job_id
+        self.hint = hint
 
     def __str__(self) -> str:
         return f"no job {self.job_id}{self.hint and f': {self.hint}'}"
 
 
-@attrs.define(slots=False)
 class SourceConnectionNotFoundError(JobHistoryError, LookupError):
     """No source connection has this id."""
 
-    source_connection_id: UUID
+    def __init__(self, source_connection_id: UUID) -> None:
+        super().__init__(source_connection_id)
+        self.source_connection_id = source_connection_id
 
     def __str__(self) -> str:
         return f"no source connection {self.source_connection_id}: register it first"
 
 
-@attrs.define(slots=False)
 class DuplicateJobError(JobHistoryError):
     """Another job already has this id."""
 
-    job_id: UUID
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
 
     def __str__(self) -> str:
         return f"another job {self.job_id} is already stored: use a new id"
 
 
-@attrs.define(slots=False)
 class NameTakenError(JobHistoryError):
     """Another source connection already has this name."""
 
-    name: str
-    source_connection_id: UUID
+    def __init__(self, name: str, source_connection_id: UUID) -> None:
+        super().__init__(name, source_connection_id)
+        self.name = name
+        self.source_connection_id = source_connection_id
 
     def __str__(self) -> str:
         return f"the name {self.name!r} belongs to source connection {self.source_connection_id}"
 
 
-@attrs.define(slots=False)
 class ActiveJobExistsError(JobHistoryError):
     """The connection has a job that is not finished yet: that one must end, or be cancelled, first."""
 
-    source_connection_id: UUID
-    job_id: UUID
+    def __init__(self, source_connection_id: UUID, job_id: UUID) -> None:
+        super().__init__(source_connection_id, job_id)
+        self.source_connection_id = source_connection_id
+        self.job_id = job_id
 
     def __str__(self) -> str:
         return (
@@ -152,12 +172,13 @@ class ActiveJobExistsError(JobHistoryError):
         )
 
 
-@attrs.define(slots=False)
 class ConflictError(JobHistoryError):
     """The stored job has moved on since this one was read: read it again and decide anew."""
 
-    stored: SyncJob
-    refused: SyncJob
+    def __init__(self, stored: SyncJob, refused: SyncJob) -> None:
+        super().__init__(stored, refused)
+        self.stored = stored
+        self.refused = refused
 
     def __str__(self) -> str:
         return (
@@ -166,15 +187,16 @@ class ConflictError(JobHistoryError):
         )
 
 
-@attrs.define(slots=False)
 class LostJobError(JobHistoryError):
     """The Run's job was finished, reaped, claimed or deleted elsewhere: what this worker does no longer counts.
 
     `job` is the stored job, or None where it was deleted.
     """
 
-    job_id: UUID
-    job: SyncJob | None
+    def __init__(self, job_id: UUID, job: SyncJob | None) -> None:
+        super().__init__(job_id, job)
+        self.job_id = job_id
+        self.job = job
 
     def __str__(self) -> str:
         if self.job is None:
@@ -185,18 +207,18 @@ class LostJobError(JobHistoryError):
         )
 
 
-@attrs.define(slots=False)
 class StorageError(JobHistoryError, OSError):
     """The storage failed, and nothing was written. The driver's exception is the cause."""
 
-    where: str
-    reason: str
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(where, reason)
+        self.where = where
+        self.reason = reason
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}"
 
 
-@attrs.define(slots=False)
 class UnknownOutcomeError(StorageError):
     """The write may or may not have landed. Replaying the same call is safe."""
 
@@ -204,15 +226,16 @@ class UnknownOutcomeError(StorageError):
         return f"{self.where}: {self.reason} (the write may have landed; replaying it is safe)"
 
 
-@attrs.define(slots=False)
-class JobCancelled(BaseException):
+class JobCancelled(_Error):  # noqa: N818  # a request, no error
     """Raised inside a worker whose job was asked to stop; the Run around it records CANCELLED.
 
     A BaseException, so that `except Exception` around each entity does not swallow it.
     """
 
-    job_id: UUID
-    reason: str | None = None
+    def __init__(self, job_id: UUID, reason: str | None = None) -> None:
+        super().__init__(job_id, reason)
+        self.job_id = job_id
+        self.reason = reason
 
     def __str__(self) -> str:
         return f"job {self.job_id} was asked to stop" + (f": {self.reason}" if self.reason else "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -57,10 +56,10 @@ class UUID7:
     def __call__(self) -> UUID:
         """The next id."""
         milliseconds, rest = divmod(max(0, (self._clock() - _EPOCH) // _MICROSECOND), 1000)
-        tail, step = divmod(secrets.randbits(94), 1 << 32)
-        fresh = (milliseconds << 12 | rest * 4096 // 1000) << 62 | tail
+        drawn = int.from_bytes(os.urandom(12))
+        fresh = (milliseconds << 12 | rest * 4096 // 1000) << 62 | drawn & (1 << 62) - 1
         with _LOCK:
-            self._last = max(fresh, self._last + 1 + step)
+            self._last = max(fresh, self._last + 1 + (drawn >> 64))
             bits = self._last
         head, tail = bits >> 74, bits & (1 << 62) - 1
         return UUID(int=head << 80 | 0x7 << 76 | (bits >> 62 & 0xFFF) << 64 | 0b10 << 62 | tail)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import re
 import threading
 from collections.abc import Callable, Iterable
@@ -129,7 +128,7 @@ def _evidence(suspect: SyncJob, rule: Reaping) -> dict[str, Any]:
         "worker": suspect.worker,
         "host": host,
         "pid": pid,
-        "process_exists": _exists(pid) if host == platform.node() and pid is not None else None,
+        "process_exists": _exists(pid) if host == os.uname().nodename and pid is not None else None,
         "last_heartbeat_at": _wire(suspect.heartbeat_at),
         "counts_moved_at": _wire(suspect.progress_at),
         "silent_for": rule.pending_for if suspect.status is JobStatus.PENDING else rule.silent_for,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import secrets
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -392,7 +390,7 @@ class Run:
 
 def worker_name(host: str | None = None) -> str:
     """`host:pid:tag`: this host (or the name given), this process, and a tag that is new at each call."""
-    return f"{host or platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
+    return f"{host or os.uname().nodename}:{os.getpid()}:{os.urandom(4).hex()}"
 
 
 def _interval(field: str, value: float | timedelta) -> float:
