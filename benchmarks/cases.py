@@ -6,6 +6,7 @@ Floor B is the library's own statements on its own tables, run by hand: what is 
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,14 +26,25 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FEW = 100
 ENOUGH = 30_000
 Durability = Literal["full", "relaxed"]
-_LEAST_PAGE = "SELECT * FROM jobs WHERE source_connection_id = ? ORDER BY created_at DESC LIMIT ?"
+LEAST_PAGE = "SELECT * FROM jobs WHERE source_connection_id = ? ORDER BY created_at DESC LIMIT ?"
 _LEAST_GET = "SELECT * FROM jobs WHERE id = ?"
 _LEAST_NEWEST = """
-SELECT jobs.* FROM (SELECT DISTINCT source_connection_id AS id FROM jobs) AS c, jobs
+SELECT jobs.* FROM json_each(?) AS c CROSS JOIN jobs
 WHERE jobs.rowid = (
-    SELECT rowid FROM jobs WHERE source_connection_id = c.id ORDER BY created_at DESC LIMIT 1
+    SELECT rowid FROM jobs WHERE source_connection_id = c.value ORDER BY created_at DESC LIMIT 1
 )
 """
+
+
+@attrs.frozen
+class Figure:
+    """One figure that is no ratio of times."""
+
+    name: str
+    unit: str
+    target: float
+    """At most so much."""
+    value: float
 
 
 @attrs.frozen
@@ -44,7 +56,7 @@ class Case:
     ours: Callable[[], object]
     floor: Callable[[], object]
     before: Callable[[], object] = bool
-    """Called before each turn, and not timed."""
+    """Called before each call, and not timed."""
 
 
 def reading(histories: Histories) -> Iterator[Case]:
@@ -60,7 +72,7 @@ def reading(histories: Histories) -> Iterator[Case]:
             f"list {limit}",
             target,
             lambda limit=limit: history.list_jobs(connection, limit=limit),  # type: ignore[misc]
-            lambda limit=limit: least.execute(_LEAST_PAGE, (text, limit)).fetchall(),  # type: ignore[misc]
+            lambda limit=limit: least.execute(LEAST_PAGE, (text, limit)).fetchall(),  # type: ignore[misc]
         )
     some = [job.id for job in history.list_jobs(connection, limit=50)]
     names = [str(id) for id in some]
@@ -91,11 +103,12 @@ def newest(histories: Histories) -> Iterator[Case]:
     """The newest job of each of many connections, in one query."""
     history = JobHistory(SQLiteJobRepository(histories.library))
     least = open_least(histories.least)
+    names = json.dumps([str(id) for id in connection_ids(histories.connections)])
     yield Case(
         f"newest of {histories.connections:,} connections",
         1.3,
         history.newest_jobs,
-        lambda: least.execute(_LEAST_NEWEST).fetchall(),
+        lambda: least.execute(_LEAST_NEWEST, (names,)).fetchall(),
     )
 
 
@@ -127,7 +140,7 @@ def writing(durability: Durability, target_enqueue: float, target_start: float) 
         for repository in (ours, floor):
             repository.register(connection)
 
-        fresh = iter([by_hand.prepare_add(_pending(connection)) for _ in range(ENOUGH)])
+        fresh = iter([by_hand.prepare_add(pending(connection)) for _ in range(ENOUGH)])
         yield Case(
             f"enqueue, {durability}, over B",
             target_enqueue,
@@ -135,7 +148,7 @@ def writing(durability: Durability, target_enqueue: float, target_start: float) 
             lambda: by_hand.add(next(fresh)),
         )
         for repository in (ours, floor):
-            repository.add_many(queue := [_pending(connection) for _ in range(ENOUGH)])
+            repository.add_many(queue := [pending(connection) for _ in range(ENOUGH)])
             if repository is ours:
                 mine = iter([job.id for job in queue])
             else:
@@ -178,7 +191,8 @@ class ByHand:
         self._db.execute("COMMIT")
 
 
-def _pending(connection: UUID) -> SyncJob:
+def pending(connection: UUID) -> SyncJob:
+    """A job that waits, with an id of its own."""
     return SyncJob(id=uuid4(), source_connection_id=connection, created_at=NOW)
 
 

@@ -23,15 +23,15 @@ class Measured:
 def in_turns(case: Case, *, seconds: float, at_least: int = 15) -> Measured:
     """Time both sides in turn for about so many seconds, after a warm-up."""
     ours, floor = case.ours, case.floor
-    for call in (case.before, ours, floor):
+    for call in (ours, floor):
+        case.before()
         call()
     pairs: list[tuple[float, float]] = []
     until = time.perf_counter() + seconds
     while len(pairs) < at_least or time.perf_counter() < until:
         # Who goes first changes, for the second finds warmer caches.
-        case.before()
         first, second = (ours, floor) if len(pairs) % 2 else (floor, ours)
-        one, other = _timed(first), _timed(second)
+        one, other = _timed(case, first), _timed(case, second)
         pairs.append((one, other) if first is ours else (other, one))
     return Measured(
         statistics.median(mine for mine, _ in pairs),
@@ -40,7 +40,8 @@ def in_turns(case: Case, *, seconds: float, at_least: int = 15) -> Measured:
     )
 
 
-def _timed(call: Callable[[], object]) -> float:
+def _timed(case: Case, call: Callable[[], object]) -> float:
+    case.before()
     begun = time.perf_counter()
     call()
     return time.perf_counter() - begun
