@@ -57,6 +57,8 @@ def _id(field: str, value: object) -> UUID:
 
 
 def _status(field: str, value: object) -> JobStatus:
+    if type(value) is JobStatus:
+        return value
     if isinstance(value, str):
         try:
             return JobStatus(value)

@@ -286,7 +286,7 @@ LEFT JOIN jobs AS j ON j.connection = c.number AND (j.created_at, j.id) >= (
     ) UNION ALL SELECT '', x'' LIMIT 1
 )
 """
-_NEWEST_OF_ALL = _NEWEST.format(connections="source_connections AS c")
+_NEWEST_OF_ALL = _NEWEST.format(connections="source_connections AS c") + "ORDER BY c.id"
 # CROSS keeps the planner from reading all that was asked for anew for each connection there is.
 _NEWEST_OF = _NEWEST.format(
     connections="json_each(?) AS asked CROSS JOIN source_connections AS c ON c.number = asked.value"
@@ -462,7 +462,7 @@ class SQLiteJobRepository:
         check_limit(per_connection)
         if source_connection_ids is None:
             rows = self._db.read(_NEWEST_OF_ALL, (per_connection - 1,))
-            keys = sorted({row[0] for row in rows})
+            keys = list(dict.fromkeys(row[0] for row in rows))
         else:
             ids = [check_id(id) for id in source_connection_ids]
             rows = self._newest_of(ids, per_connection)

@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
 from typing import Any
 
 from jobhistory.errors import StorageError, UnknownOutcomeError
@@ -44,6 +45,7 @@ class Connections:
         self._path = path
         self._connect = connect
         self._timeout = timeout
+        self._translated = _Translated(path)
         self._local = threading.local()
         self._lock = threading.Lock()
         self._slots: weakref.WeakSet[_Slot] = weakref.WeakSet()
@@ -60,7 +62,7 @@ class Connections:
                     return slot.connection.execute(sql, parameters).fetchall()
                 except sqlite3.Error:
                     pass  # tried again with patience, or said, below: which costs, so that what works goes without
-            with self._translated():
+            with self._translated:
                 connection = self._connection()
                 rows: list[Any] = self._patiently(lambda: connection.execute(sql, parameters).fetchall())
                 return rows
@@ -68,7 +70,7 @@ class Connections:
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """A transaction that holds the write lock from its start; committed, or rolled back where it raises."""
-        with self._slot().lock, self._translated():
+        with self._slot().lock, self._translated:
             connection = self._connection()
             if connection.in_transaction:  # a signal handler's, or a finalizer's
                 raise StorageError(self._path, "this thread is in the midst of a write: write from another thread")
@@ -126,11 +128,20 @@ class Connections:
     def _patiently(self, attempt: Callable[[], Any]) -> Any:  # noqa: ANN401  what the attempt gives
         return patiently(attempt, self._timeout)
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
+
+class _Translated:
+    """Raises the driver's errors as ours; a class, for a generator would cost each write a microsecond."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, sqlite3.Error):
             raise storage_error(self._path, error) from error
 
 
