@@ -295,7 +295,7 @@ _CHANGES = f"SELECT j.change, {_JOBS.strip().removeprefix('SELECT ')} WHERE j.ch
 
 
 @functools.cache
-def _page(statuses: frozenset[JobStatus] | None, *, first: bool) -> str:
+def _page(statuses: frozenset[JobStatus] | None, first: bool) -> str:  # noqa: FBT001  keywords cost a cache more
     """One connection's page. COMPLETED jobs are the bulk, found by reading past the others."""
     if statuses is None:
         # The page that everybody reads: to compare each row with a place costs a twentieth.
@@ -431,7 +431,7 @@ class SQLiteJobRepository:
         statuses: Iterable[JobStatus] | None = None,
     ) -> list[SyncJob]:
         parameters = {"limit": check_limit(limit), **_place(before)}
-        page = _page(check_statuses(statuses), first=before is None)
+        page = _page(check_statuses(statuses), before is None)
         number = self._numbers.get(check_id(source_connection_id))
         rows: list[Any] = []
         if number is not None:
