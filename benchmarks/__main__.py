@@ -16,22 +16,24 @@ from benchmarks.data import Histories
 from benchmarks.timing import Measured, in_turns
 
 SMALL, MIDDLE, GREAT = 10**4, 10**6, 10**7
+TURNS = 30_000
 FEW, MANY = 100, 10_000
 
 
-def all_cases(folder: Path, count: int) -> Iterator[cases.Case]:
-    """Every case on a history of so many jobs."""
-    histories = Histories(folder, count, FEW)
+def all_cases(folder: Path, count: int, turns: int = TURNS) -> Iterator[cases.Case]:
+    """Every case on a history of so many jobs; those that use up what they were given last for so many turns."""
+    # At least 2,000 jobs each, so that every page there is can be full.
+    histories = Histories(folder, count, min(FEW, count // 2_000))
     spread = Histories(folder, count, MANY)
     for each in (histories, spread):
         each.build()
     yield from chain(
         cases.reading(histories),
         cases.newest(spread),
-        cases.waiting(histories),
-        cases.writing("full", 1.25, 1.3),
-        cases.writing("relaxed", 1.5, 1.5),
-        cases.importing(),
+        cases.waiting(histories, min(count, 100_000)),
+        cases.writing("full", 1.25, 1.3, turns),
+        cases.writing("relaxed", 1.5, 1.5, turns),
+        cases.importing(min(count // 10, 10_000)),
     )
 
 

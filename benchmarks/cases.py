@@ -24,7 +24,6 @@ from jobhistory.storage.sqlite import SQLiteJobRepository
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FEW = 100
-ENOUGH = 30_000
 Durability = Literal["full", "relaxed"]
 LEAST_PAGE = "SELECT * FROM jobs WHERE source_connection_id = ? ORDER BY created_at DESC LIMIT ?"
 _LEAST_GET = "SELECT * FROM jobs WHERE id = ?"
@@ -64,7 +63,7 @@ def reading(histories: Histories) -> Iterator[Case]:
     repository = SQLiteJobRepository(histories.library)
     history = JobHistory(repository)
     least = open_least(histories.least)
-    connection = connection_ids(histories.connections)[7]
+    connection = connection_ids(histories.connections)[3]
     text = str(connection)
 
     for limit, target in ((10, 1.4), (100, 1.35), (1000, 1.3)):
@@ -112,15 +111,15 @@ def newest(histories: Histories) -> Iterator[Case]:
     )
 
 
-def waiting(histories: Histories) -> Iterator[Case]:
+def waiting(histories: Histories, count: int) -> Iterator[Case]:
     """What waits among what is finished; the jobs that wait are taken out again."""
     repository = SQLiteJobRepository(histories.library, durability="relaxed")
     history = JobHistory(repository)
     [connection, *_] = ids = connection_ids(histories.connections)
-    queue = [SyncJob(id=uuid4(), source_connection_id=ids[n % len(ids)], created_at=NOW) for n in range(100_000)]
+    queue = [SyncJob(id=uuid4(), source_connection_id=ids[n % len(ids)], created_at=NOW) for n in range(count)]
     repository.add_many(queue)
     yield Case(
-        "active_jobs 100 of 100,000 waiting, over list 100",
+        f"active_jobs 100 of {count:,} waiting, over list 100",
         3,
         lambda: history.active_jobs(limit=100),
         lambda: history.list_jobs(connection, limit=100),
@@ -131,8 +130,8 @@ def waiting(histories: Histories) -> Iterator[Case]:
     raw.close()
 
 
-def writing(durability: Durability, target_enqueue: float, target_start: float) -> Iterator[Case]:
-    """Adding and moving on single jobs, over floor B."""
+def writing(durability: Durability, target_enqueue: float, target_start: float, enough: int) -> Iterator[Case]:
+    """Adding and moving on single jobs, over floor B, in at most so many turns."""
     with tempfile.TemporaryDirectory() as folder:
         ours, floor = (SQLiteJobRepository(Path(folder) / name, durability=durability) for name in ("ours", "floor"))
         history, by_hand = JobHistory(ours), ByHand(floor)
@@ -140,7 +139,7 @@ def writing(durability: Durability, target_enqueue: float, target_start: float) 
         for repository in (ours, floor):
             repository.register(connection)
 
-        fresh = iter([by_hand.prepare_add(pending(connection)) for _ in range(ENOUGH)])
+        fresh = iter([by_hand.prepare_add(pending(connection)) for _ in range(enough)])
         yield Case(
             f"enqueue, {durability}, over B",
             target_enqueue,
@@ -148,7 +147,7 @@ def writing(durability: Durability, target_enqueue: float, target_start: float) 
             lambda: by_hand.add(next(fresh)),
         )
         for repository in (ours, floor):
-            repository.add_many(queue := [pending(connection) for _ in range(ENOUGH)])
+            repository.add_many(queue := [pending(connection) for _ in range(enough)])
             if repository is ours:
                 mine = iter([job.id for job in queue])
             else:
@@ -196,9 +195,9 @@ def pending(connection: UUID) -> SyncJob:
     return SyncJob(id=uuid4(), source_connection_id=connection, created_at=NOW)
 
 
-def importing() -> Iterator[Case]:
+def importing(count: int) -> Iterator[Case]:
     """Many ready records at once, over floor B: the same rows, ready as tuples."""
-    ready = list(jobs(10_000, FEW))
+    ready = list(jobs(count, FEW))
     with tempfile.TemporaryDirectory() as folder:
         ours, floor = (SQLiteJobRepository(Path(folder) / name, durability="relaxed") for name in ("ours", "floor"))
         for repository in (ours, floor):
@@ -227,4 +226,4 @@ def importing() -> Iterator[Case]:
             mine.execute("DELETE FROM jobs")
 
         mine = ours._connect()
-        yield Case("add_many of 10,000 ready records, over B", 1.85, lambda: ours.add_many(ready), by_hand, emptied)
+        yield Case(f"add_many of {count:,} ready records, over B", 1.85, lambda: ours.add_many(ready), by_hand, emptied)

@@ -1,0 +1,78 @@
+"""That no case of the benchmarks is far over its target, and that the peers do what is measured."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.bounds import ratio_within
+from benchmarks.cases import Case
+from benchmarks.data import jobs
+from benchmarks.peers.__main__ import ROUNDS
+from benchmarks.peers.child import CLASSES, Turns
+from benchmarks.peers.environments import PINS
+from benchmarks.peers.library import Library
+from benchmarks.peers.peer import TITLES, Durability
+from benchmarks.peers.sqlite_utils import SQLiteUtils
+from jobhistory import SyncJob
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_every_case_at_ten_thousand_jobs_keeps_to_three_times_its_target() -> None:
+    # Measuring coverage would slow down the library alone.
+    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+
+    measured = subprocess.run(
+        [sys.executable, "-m", "benchmarks.bounds"],
+        cwd=ROOT,
+        env=unmeasured,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert 0 == measured.returncode, measured.stdout + measured.stderr
+    assert "list 100" in measured.stdout
+
+
+@pytest.mark.parametrize(("times", "keeps"), [(1, True), (10, False)])
+def test_ten_times_the_work_is_noticed_and_the_same_work_is_not(times: int, keeps: bool) -> None:  # noqa: FBT001
+    case = Case("", 1, lambda: sum(range(2_000 * times)), lambda: sum(range(2_000)))
+
+    assert keeps == (ratio_within(case, 3) <= 3)
+
+
+HISTORY = [job.to_dict(bookkeeping=True) for job in jobs(100, 3)]
+
+
+@pytest.mark.parametrize("peer", [Library, SQLiteUtils])
+@pytest.mark.parametrize("durability", ["full", "relaxed"])
+def test_a_peer_does_all_that_is_measured_as_durably_as_asked(
+    peer: type[Library | SQLiteUtils], durability: Durability, tmp_path: Path
+) -> None:
+    one = peer(tmp_path, durability)
+    turns = Turns(one, HISTORY)
+
+    for operation in {operation for each in ROUNDS for operation in each.operations}:
+        assert turns.take(operation, 2) > 0
+    assert ("wal", {"full": 2, "relaxed": 1}[durability]) == (one.pragma("journal_mode"), one.pragma("synchronous"))
+
+
+def test_a_peer_that_gives_other_jobs_is_not_measured(tmp_path: Path) -> None:
+    class Backwards(Library):
+        def newest(self, connection: str, limit: int) -> list[SyncJob]:
+            return super().newest(connection, limit)[::-1]
+
+    with pytest.raises(AssertionError, match="Backwards gives other jobs"):
+        Turns(Backwards(tmp_path, "full"), HISTORY)
+
+
+def test_every_peer_is_named_and_pinned_where_it_has_an_environment_of_its_own() -> None:
+    assert set(CLASSES) == set(TITLES)
+    assert set(PINS) < set(CLASSES)
+    assert [] == [pin for pins in PINS.values() for pin in pins if "==" not in pin]
