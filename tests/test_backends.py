@@ -10,10 +10,12 @@ import pytest
 from jobhistory.repository import JobRepository
 from jobhistory.storage import sqlite
 from jobhistory.storage.memory import InMemoryJobRepository
+from jobhistory.storage.postgres import PostgresJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.testing import JobRepositoryContract, JobRepositoryMachine, run_machine
 from jobhistory.testing.rules.feed import FeedRules
 from jobhistory.testing.rules.reading import ActiveRules, ListRules, NewestRules
+from tests.postgres import Database
 
 
 class TestInMemoryJobRepository(JobRepositoryContract):
@@ -28,6 +30,15 @@ class TestSQLiteJobRepository(JobRepositoryContract):
 
     def make_repository(self) -> SQLiteJobRepository:
         return SQLiteJobRepository(self.folder / f"{uuid4()}.db")
+
+
+class TestPostgresJobRepository(JobRepositoryContract):
+    @pytest.fixture(autouse=True)
+    def _on_a_server(self, postgres: Database) -> None:
+        self.postgres = postgres
+
+    def make_repository(self) -> PostgresJobRepository:
+        return self.postgres.empty()
 
 
 class UnhelpedSQLiteJobRepository(SQLiteJobRepository):
