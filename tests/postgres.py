@@ -13,10 +13,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -262,6 +264,114 @@ class Database:
         self.connection.close()
         self._server.execute(f"DROP DATABASE {self.name} WITH (FORCE)".encode())
         self._server.close()
+
+
+# ---- Between a client and the server
+
+
+class Proxy:
+    """A way to a server on which answers get lost."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        info = database.connection.info
+        self._server = (info.host, info.port)
+        self._path = folder / f".s.PGSQL.{info.port}"
+        self.url = psycopg.conninfo.make_conninfo(database.url, host=str(folder))
+        self._lock = threading.Lock()
+        self._left: int | None = None
+        self._then: Callable[[], object] = lambda: None
+        self._silent = False
+        self._open: set[socket.socket] = set()
+        self.reopen()
+
+    @classmethod
+    @contextmanager
+    def of(cls, database: Database) -> Iterator[Proxy]:
+        with private_folder() as folder:
+            proxy = cls(database, folder)
+            try:
+                yield proxy
+            finally:
+                proxy.close()
+
+    def lose_answer(self, *, after: int, then: Callable[[], object] = lambda: None) -> None:
+        """Let so many answers through, then lose one, and the connection with it; do something before."""
+        with self._lock:
+            self._left, self._then = after, then
+
+    def lost_one(self) -> bool:
+        """Whether that has happened; otherwise it no longer will."""
+        with self._lock:
+            happened, self._left = self._left is None, None
+        return happened
+
+    def fall_silent(self) -> None:
+        """Let no answer through any more, and keep the connections."""
+        self._silent = True
+
+    def reopen(self) -> None:
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self._path))
+        self._listener.listen(50)
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def close(self) -> None:
+        """End all connections, and take no more."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+        with self._lock:
+            ends, self._open = self._open, set()
+        for each in ends:
+            _end(each)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            host, port = self._server
+            if host.startswith("/"):
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(f"{host}/.s.PGSQL.{port}")
+            else:
+                server = socket.create_connection((host, port))
+            with self._lock:
+                self._open |= {client, server}
+            threading.Thread(target=self._pass_on, args=(client, server), daemon=True).start()
+            threading.Thread(target=self._pass_back, args=(server, client), daemon=True).start()
+
+    def _pass_on(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while said := client.recv(1 << 16):
+                server.sendall(said)
+        _end(server)
+
+    def _pass_back(self, server: socket.socket, client: socket.socket) -> None:
+        with suppress(OSError):
+            while said := server.recv(1 << 16):
+                if self._is_lost():
+                    self._then()
+                    break
+                if not self._silent:
+                    client.sendall(said)
+        _end(client)
+        _end(server)
+
+    def _is_lost(self) -> bool:
+        with self._lock:
+            if self._left is None:
+                return False
+            self._left = self._left - 1 if self._left else None
+            return self._left is None
+
+
+def _end(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
 
 
 if __name__ == "__main__":

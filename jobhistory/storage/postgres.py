@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import unquote
 from uuid import UUID
 
 from jobhistory.errors import (
@@ -102,6 +102,8 @@ CREATE TABLE SCHEMA.jobhistory_migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 )
 """
+# Not to_regclass: it would answer from a cache which another process's migration does not reach in time.
+_MIGRATES = "SELECT FROM pg_tables WHERE schemaname = %s AND tablename = 'jobhistory_migrations'"
 _STATE = "SELECT max(version), max(oldest) FROM SCHEMA.jobhistory_migrations"
 _MIGRATED = "INSERT INTO SCHEMA.jobhistory_migrations (version, name, oldest) VALUES (%s, %s, %s)"
 _MIGRATING = "SELECT pg_advisory_xact_lock(hashtextextended('jobhistory migrations', 0))"
@@ -199,10 +201,9 @@ WHERE id = %(id)s AND version = %(version)s - 1 AND status = ANY(%(previous)s)
 _METADATA = ", metadata_json = %(metadata_json)s WHERE id = %(id)s"
 
 _TERMINAL = "status IN ('COMPLETED', 'FAILED', 'CANCELLED')"
-_ACTIVE = "status IN ('PENDING', 'RUNNING', 'CANCELLING')"
-_ACTIVE_OF_CONNECTION = (
-    f"SELECT id FROM SCHEMA.jobs WHERE source_connection_id = %s AND {_ACTIVE} AND status <> 'COMPLETED' LIMIT 1"
-)
+_ACTIVE_OF_CONNECTION = """
+SELECT id FROM SCHEMA.jobs WHERE source_connection_id = %s AND status IN ('PENDING', 'RUNNING', 'CANCELLING') LIMIT 1
+"""
 _DELETE = f"DELETE FROM SCHEMA.jobs WHERE id = ANY(%s) AND {_TERMINAL}"
 
 _ORDER = "ORDER BY created_at DESC, id DESC LIMIT %(limit)s"
@@ -210,7 +211,7 @@ _PAGE = f"""
 {_JOBS} WHERE source_connection_id = %(connection)s AND (created_at, id) < (%(created_at)s, %(id)s) {{filter}} {_ORDER}
 """
 _ACTIVE_PAGE = f"""
-{_JOBS} WHERE {_ACTIVE} AND status = '{{status}}' AND (created_at, id) < (%(created_at)s, %(id)s)
+{_JOBS} WHERE status = '{{status}}' AND (created_at, id) < (%(created_at)s, %(id)s)
     AND greatest(created_at, started_at, heartbeat_at) < %(silent_since)s {_ORDER}
 """
 _NEWEST = f"""
@@ -251,9 +252,7 @@ def _page(statuses: frozenset[JobStatus] | None) -> str:
         return _PAGE.format(filter="")
     if JobStatus.COMPLETED in statuses:
         return _PAGE.format(filter=f"AND status IN ({', '.join(map(repr, map(str, sorted(statuses))))})")
-    return _merged(
-        _PAGE.format(filter=f"AND status = '{status}' AND status <> 'COMPLETED'") for status in sorted(statuses)
-    )
+    return _merged(_PAGE.format(filter=f"AND status = '{status}'") for status in sorted(statuses))
 
 
 @functools.cache
@@ -302,12 +301,11 @@ class PostgresJobRepository:
         if not isinstance(schema, str) or not re.fullmatch("[a-z_][a-z0-9_]{0,62}", schema):
             message = f"schema must be a name of a-z, 0-9 and _, 63 at most, not {schema!r}"
             raise ValueError(message)
-        for size in (min_size, max_size):
-            if type(size) is not int or not 0 <= min_size <= max_size or max_size < 1:
-                message = (
-                    f"min_size and max_size must be ints, 0 <= min <= max and 1 <= max, not {min_size!r}, {max_size!r}"
-                )
-                raise ValueError(message)
+        if not (type(min_size) is type(max_size) is int and 0 <= min_size <= max_size and max_size >= 1):
+            message = (
+                f"min_size and max_size must be ints, 0 <= min_size <= max_size >= 1, not {min_size!r}, {max_size!r}"
+            )
+            raise ValueError(message)
         options: dict[str, Any] = {
             "schema": schema,
             "min_size": min_size,
@@ -331,19 +329,20 @@ class PostgresJobRepository:
         """
         address, _, query = url.partition("?")
         options: dict[str, Any] = {}
-        kept = []
-        for name, value in parse_qsl(query, keep_blank_values=True):
+        kept = []  # as they stand: to libpq a plus is no space
+        for option in query.split("&"):
+            name, _, value = option.partition("=")
             match name:
                 case "schema" | "read_url":
-                    options[name] = value
+                    options[name] = unquote(value)
                 case "min_size" | "max_size" | "timeout":
                     if not re.fullmatch("[0-9]{1,9}", value):
                         message = f"{name} must be a whole number, not {value!r}"
                         raise ValueError(message)
                     options[name] = int(value)
                 case _:
-                    kept.append((name, value))
-        return cls(f"{address}?{urlencode(kept)}" if kept else address, **options)
+                    kept.append(option)
+        return cls(f"{address}?{'&'.join(kept)}", **options)
 
     def register(self, source_connection_id: UUID, name: str | None = None) -> SourceConnection:
         check_id(source_connection_id)
@@ -544,8 +543,7 @@ class PostgresJobRepository:
 
     def _version(self, db: Connection) -> int:
         """How many migrations the schema has; refuses one that this release cannot work with."""
-        [(there,)] = db.execute("SELECT to_regclass(%s)", (db.named("SCHEMA.jobhistory_migrations"),))
-        if there is None:
+        if not db.execute(_MIGRATES, (self._db.schema,)).rowcount:
             return 0
         [(version, oldest)] = db.run(_STATE)
         if oldest > len(_SCHEMAS):
@@ -557,8 +555,7 @@ class PostgresJobRepository:
         """Bring the schema to the newest version, inside the transaction under way."""
         version = self._version(db)
         if not version:
-            [(there,)] = db.execute("SELECT to_regnamespace(%s)", (self._db.schema,))
-            if there is None:
+            if not db.execute("SELECT FROM pg_namespace WHERE nspname = %s", (self._db.schema,)).rowcount:
                 db.execute(f'CREATE SCHEMA "{self._db.schema}"')
             db.run(_MIGRATIONS)
         for number, (name, oldest, statements) in enumerate(_SCHEMAS[version:], version + 1):

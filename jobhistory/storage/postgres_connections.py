@@ -9,6 +9,7 @@ be settled so is an UnknownOutcomeError.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import random
@@ -69,20 +70,27 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         told, schema = options.pop("told"), options.pop("schema")
         try:
             connection = super().connect(conninfo, **options)
+            with _fork_lock:
+                _SOCKETS[connection] = connection.fileno()
+            connection.schema = schema
+            connection.add_notice_handler(connection._note)  # noqa: SLF001  its own
+            connection._pin_time_zone()  # noqa: SLF001  its own
         except psycopg.Error as error:
             told(error)
             raise
         told(None)
-        connection.schema = schema
-        with _fork_lock:
-            _SOCKETS[connection] = connection.fileno()
-        connection.add_notice_handler(connection._note)  # noqa: SLF001  its own
-        connection.deadline = time.monotonic() + _GRACE
-        # A pooler that hands its connections round for each transaction carries this one setting along.
-        if connection.info.parameter_status("TimeZone") != "UTC":
-            connection.execute("SET TimeZone TO 'UTC'")
-        connection.deadline = math.inf
         return connection
+
+    def _pin_time_zone(self) -> None:
+        # A pooler that hands its connections round for each transaction carries this one setting along.
+        if self.info.parameter_status("TimeZone") != "UTC":
+            self.deadline = time.monotonic() + _GRACE
+            try:
+                self.execute("SET TimeZone TO 'UTC'")
+            except BaseException:
+                self.close()
+                raise
+            self.deadline = math.inf
 
     def named(self, sql: str) -> str:
         """The statement, with the name that SCHEMA stands for."""
@@ -364,7 +372,7 @@ class Connections:
                     kwargs=self._options,
                     check=self._check,
                     open=True,
-                    name=self.where,
+                    name=_NAME,
                     # An attempt or two; who waits asks for more.
                     reconnect_timeout=0,
                     reconnect_failed=self._try_again,
@@ -446,6 +454,17 @@ def _said(error: Exception) -> str:
     text = " ".join(str(error).split())
     code = error.sqlstate if isinstance(error, psycopg.Error) else None
     return f"{text} [{code}]" if code else text
+
+
+class _Unsaid(logging.Filter):
+    """Leaves out what a pool of ours logs at each failed attempt to connect: who waits is told by an error."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (isinstance(record.args, tuple) and record.args and record.args[0] == _NAME)
+
+
+_NAME = "jobhistory"
+logging.getLogger("psycopg.pool").addFilter(_Unsaid())
 
 
 # ---- Forks
