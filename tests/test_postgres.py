@@ -818,6 +818,25 @@ def test_what_is_rolled_back_all_the_time_is_a_storage_error(postgres: Database)
     assert (StorageError, psycopg.errors.SerializationFailure) == (type(failed.value), type(failed.value.__cause__))
 
 
+def test_a_job_that_comes_between_a_look_and_a_write_is_looked_at_again(
+    repository: PostgresJobRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    are_stored = repository._are_stored
+    looks: list[int] = []
+
+    def blind_once(db: Connection, wanted: dict[UUID, SyncJob]) -> set[UUID]:
+        looks.append(1)
+        return are_stored(db, wanted) if len(looks) > 1 else set()
+
+    repository.add(job(1))
+    monkeypatch.setattr(repository, "_are_stored", blind_once)
+    repository.add(job(1))
+    assert (2, [job(1)]) == (len(looks), repository.list_jobs(CONNECTION))
+    looks.clear()
+    repository.add_many(jobs(1, 2))
+    assert (2, jobs(2, 1)) == (len(looks), repository.list_jobs(CONNECTION))
+
+
 def test_a_server_that_became_a_standby_is_left(repository: PostgresJobRepository) -> None:
     pids: list[int] = []
 

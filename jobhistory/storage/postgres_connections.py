@@ -42,8 +42,10 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 
 _RESOLVED = ("40001", "40P01")
 """Serialization failure and deadlock: rolled back so that others may go on. Appendix A of PostgreSQL's manual."""
-_LOST = ("08", "57P01", "57P02", "57P03", "25006", "40003")
-"""How the codes begin that say: not this server, not now, or nobody knows; 25006: it became a standby."""
+_ELSEWHERE = ("57P03", "25006")
+"""It starts or stops, or became a standby: nothing was done here."""
+_LOST = ("08", "57P01", "57P02", "40003")
+"""How the codes begin of a connection that ends, or of a statement of which nobody knows."""
 _GRACE = 2.0
 """Seconds that a server has to answer a cancellation."""
 _AGAIN_AFTER = 0.1
@@ -312,11 +314,11 @@ class Connections:
                     result = work(db)
                 except psycopg.Error as error:
                     lost = db.closed or (error.sqlstate or "").startswith(_LOST)
-                    if lost:
+                    landing = lost and db.landing
+                    if lost := lost or error.sqlstate in _ELSEWHERE:
                         db.close()
-                    raise _FailedError(
-                        error, passing=lost or error.sqlstate in _RESOLVED, landing=lost and db.landing
-                    ) from None
+                    passing = lost or error.sqlstate in _RESOLVED
+                    raise _FailedError(error, passing=passing, landing=landing) from None
                 if db.unconfirmed:
                     raise UnknownOutcomeError(self.where, "committed on the primary, but no standby confirmed it")
                 if wakes:
@@ -457,10 +459,11 @@ def _said(error: Exception) -> str:
 
 
 class _Unsaid(logging.Filter):
-    """Leaves out what a pool of ours logs at each failed attempt to connect: who waits is told by an error."""
+    """Leaves out what a pool of ours logs of each connection it loses or cannot get: who waits is told by an error."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (isinstance(record.args, tuple) and record.args and record.args[0] == _NAME)
+        about = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        return not (about == _NAME or isinstance(about, Connection))
 
 
 _NAME = "jobhistory"
