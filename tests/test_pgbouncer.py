@@ -25,7 +25,7 @@ from tests.postgres import USER, Database, private_folder
 
 _SETTINGS = """
 [databases]
-* = host={host} port={port} user={user} password={password}
+* = {server}
 [pgbouncer]
 listen_addr =
 unix_socket_dir = {folder}
@@ -46,9 +46,9 @@ def pooled(postgres: Database) -> Iterator[str]:
     with private_folder() as folder, ExitStack() as ended:
         if USER is not None:
             shutil.chown(folder, USER)
-        (folder / "pgbouncer.ini").write_text(
-            _SETTINGS.format(host=info.host, port=info.port, user=info.user, password=info.password, folder=folder)
-        )
+        server = {"host": info.host, "port": info.port, "user": info.user, "password": info.password}
+        there = " ".join(f"{name}='{value}'" for name, value in server.items() if value)
+        (folder / "pgbouncer.ini").write_text(_SETTINGS.format(server=there, folder=folder))
         with (folder / "log").open("wb") as log:
             pooler = subprocess.Popen([program, folder / "pgbouncer.ini"], user=USER, stdout=log, stderr=log)
         ended.callback(pooler.wait)
