@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from jobhistory.testing.rules.feed import FeedRules
 from jobhistory.testing.rules.sharing import RaceRules
 from jobhistory.testing.rules.writing import AddRules, ReplaceRules
 from tests.postgres import USER, Database, private_folder
+from tests.workers import needed
 
 _SETTINGS = """
 [databases]
@@ -40,8 +40,7 @@ max_client_conn = 200
 @pytest.fixture(scope="module")
 def pooled(postgres: Database) -> Iterator[str]:
     """The URL of the database through pgbouncer."""
-    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-    assert program, "pgbouncer is missing: apt-get install pgbouncer"
+    program = needed("pgbouncer", "apt-get install pgbouncer")
     info = postgres.connection.info
     with private_folder() as folder, ExitStack() as ended:
         if USER is not None:

@@ -1,9 +1,64 @@
 """The history in PostgreSQL (14 or later): for workers on more than one machine.
 
-`pip install 'jobhistory[postgres]'`, and a worker's `jobhistory.open("postgresql://…")` is all that changes.
-The rest of this page is for whoever runs the server.
+`pip install 'jobhistory[postgres]'`; a worker changes nothing but its URL:
 
-TODO operations page
+    jobhistory.open("postgresql://sync@db1,db2/history?target_session_attrs=read-write&schema=jobhistory&timeout=30")
+
+All but `schema`, `read_url`, `min_size`, `max_size` and `timeout` is libpq's:
+https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING. The rest of this page is for who runs
+the server.
+
+**Tables.** One schema, `jobhistory` by default, made at the first opening by whoever may create it; its tables may
+be read by anyone who is granted it, and are written by this library alone. The encoding must be UTF8. Time zone,
+isolation level and formats are whatever the server likes.
+
+**Upgrades.** Migrations run at opening, under an advisory lock, each once and whole or not at all. A migration says
+which releases can go on beside it: the rule is that it only adds (tables, indexes, columns that may be left out),
+so that old and new workers share a history through a rolling upgrade, in any order. One that must break this rule
+does so two releases later, when nothing old is left: older releases then refuse to open, and say so.
+
+**What is acknowledged** is on the primary's disk (synchronous_commit, as the server has it), and on a standby's only
+where one is synchronous. Set `synchronous_standby_names`, with two standbys or more, if a failover must lose
+nothing: `ANY 1 (a, b)`. Where none is left, a commit waits, and when `timeout` is over UnknownOutcomeError says that
+no standby confirmed it; replaying the write confirms it once a standby is back.
+
+**Failover.** Name all hosts and `target_session_attrs=read-write`. A call that meets a dead primary finds the new one
+within a fraction of a second of its promotion, as long as its `timeout` lasts: reads are read again, writes replayed.
+A write whose connection was lost while it committed is replayed too: it succeeds, or is an UnknownOutcomeError
+where it may have been refused for what it wrote itself, or (delete_many) cannot be counted twice. Whoever promotes must
+fence the old primary first: two primaries are two histories, and nothing here can join them. After a failover to a
+standby that was not synchronous, or a restore to an earlier point, start followers of `changes` anew: numbers are
+given again. A dump restored elsewhere needs no care: at the next opening the feed goes on above the numbers it has.
+
+**Patroni** does promotion and fencing by itself: `synchronous_mode: true`, and `synchronous_mode_strict: true` where
+nothing may be lost though only one node is left. Its leader lease (`ttl`, 30 s by default) is most of an outage; let
+`timeout` be longer than it.
+
+**pgbouncer** works in every mode, transaction pooling included: nothing is prepared, and the one setting of a session,
+TimeZone, is one that pgbouncer carries along. Notifications do not come through it: who waits for changes looks
+every half second instead. It hides a failover: point it at the primary as your failover does.
+
+**Managed services** work as far as they are PostgreSQL: no extension, no superuser, no replication slot is used.
+A proxy in front must pass plain transactions through; 'committed locally' warnings reach only who is not behind one
+that swallows them.
+
+**Readers.** `read_url` names a standby for list_jobs, active_jobs and newest_jobs. It may miss the last moments: a job
+that was just added, the newest beat. get, changes and all writes stay with the primary. A reaper that reads old
+beats ends nobody: its write names the version it saw.
+
+**The feed.** A change is announced by its transaction's number, taken before anything is written, and read up to the
+oldest transaction under way here; transactions of others do not hold it back on the primary. A transaction that
+writes to these tables by hand and stays open holds it back, and loses nothing. Rows that are written by hand are not
+announced.
+
+**Housekeeping.** Beats are HOT updates, and autovacuum's defaults do. A busy history wants `fillfactor` 90, which
+it has, and nothing else.
+
+Tested, on each change: the contract, the machine, the interleavings, processes at work and forks, on PostgreSQL 18;
+each lost answer of each write; a primary killed under its writers with a synchronous standby; a lost standby; reading
+from a standby; pgbouncer 1.18 with transaction pooling. Tested at times: three nodes under Patroni with etcd, whose
+leader is killed. Not tested: managed services, proxies other than pgbouncer, TLS, logical replication, network
+partitions (a primary that is cut off but lives).
 """
 
 from __future__ import annotations
