@@ -46,6 +46,7 @@ from jobhistory.repository import (
 )
 from jobhistory.status import JobStatus
 from jobhistory.storable import JSONText
+from jobhistory.storage.rows import DraftJob
 from jobhistory.storage.sqlite_connections import Connections, storage_error
 from jobhistory.times import seconds, utc
 
@@ -173,18 +174,8 @@ def _changing(job: SyncJob) -> list[Any]:
     return [_text(value) if type(value) is datetime else value for value in _values_of(job)]
 
 
-class _DraftJob(SyncJob):
-    """A SyncJob that can be filled in; it gets its true class when it is complete."""
-
-    # Both must be object's: with either one in Python, each assignment costs a call.
-    __slots__ = ()
-    __init__ = object.__init__
-    __delattr__ = object.__delattr__
-    __setattr__ = object.__setattr__
-
-
 class _DraftUUID(UUID):
-    """A UUID that can be filled in, likewise."""
+    """A UUID that can be filled in, as a DraftJob can."""
 
     __slots__ = ()
     __init__ = object.__init__
@@ -203,9 +194,7 @@ class _Ids(dict[bytes | None, UUID]):
 def _jobs(rows: Iterable[Sequence[Any]], ids: dict[bytes | None, UUID]) -> list[SyncJob]:
     """The records in the rows, with nothing checked again: every row was checked when it was written.
 
-    This is the hot path of every list. The constructor takes ten times as long, nearly all of it for
-    checks and for passing by the frozen class; so a draft is filled in by plain assignment, and becomes a
-    SyncJob at the end. A property holds it equal to the constructor.
+    This is the hot path of every list: a draft is filled in, and becomes a SyncJob at the end.
 
     `ids` gives the ids of connections by what leads their rows.
     """
@@ -216,7 +205,7 @@ def _jobs(rows: Iterable[Sequence[Any]], ids: dict[bytes | None, UUID]) -> list[
         inserted, updated, deleted, failed, error, error_details_json,
         created_at, cancel_requested_at, heartbeat_at, progress_at, worker, metadata_json, version,
     ) in rows:  # fmt: skip
-        job, uuid = _DraftJob(), _DraftUUID()
+        job, uuid = DraftJob(), _DraftUUID()
         uuid.int = integer(id)
         uuid.is_safe = unknown
         uuid.__class__ = UUID
