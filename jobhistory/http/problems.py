@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from jobhistory.errors import (
     ActiveJobExistsError,
     InvalidTransitionError,
+    JobHistoryError,
     JobNotFoundError,
     SourceConnectionNotFoundError,
     StorageError,
@@ -22,6 +23,7 @@ from jobhistory.errors import (
 # One sentence for what is missing and for what is somebody else's, whatever the id: nobody learns which it is.
 NO_CONNECTION = "Source connection with the specified ID does not exist"
 NO_JOB = "Sync job with the specified ID does not exist"
+SERVICE_UNAVAILABLE = 503
 _log = logging.getLogger("jobhistory")
 
 
@@ -38,30 +40,37 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
 
 
 def problem_of(error: Exception) -> ProblemResponse:
-    """What an error means to the client; one that nobody foresaw says nothing of itself."""
+    """The answer to a request that ended in this error."""
+    status, detail = meaning(error)
+    headers = {"Retry-After": "1"} if status == SERVICE_UNAVAILABLE else getattr(error, "headers", None)
+    return problem(status, detail, headers)
+
+
+def meaning(error: Exception) -> tuple[int, str]:
+    """What an error means to the client: a status, and a sentence. One that nobody foresaw says nothing of itself."""
     match error:
         case HTTPException():
-            return problem(error.status_code, error.detail, error.headers)
+            return error.status_code, error.detail
         case RequestValidationError():
-            return problem(422, "; ".join(_said(each) for each in error.errors()))
+            return 422, "; ".join(_said(each) for each in error.errors())
         case SourceConnectionNotFoundError():
-            return problem(404, NO_CONNECTION)
+            return 404, NO_CONNECTION
         case JobNotFoundError():
-            return problem(404, NO_JOB)
+            return 404, NO_JOB
         case InvalidTransitionError():
-            return problem(409, f"Sync job is {error.status} already: a finished job never changes")
+            return 409, f"Sync job is {error.status} already: a finished job never changes"
         case ActiveJobExistsError():
-            return problem(409, f"Source connection has an active job {error.job_id}: let it finish or cancel it first")
+            return 409, f"Source connection has an active job {error.job_id}: let it finish or cancel it first"
         case UnknownOutcomeError():
             _log.error("the outcome of a write is unknown: %s", error)
-            return problem(503, "The storage failed: the write may have landed, look before you repeat it")
+            return 503, "The storage failed: the write may have landed, look before you repeat it"
         case StorageError():
             _log.error("the storage failed: %s", error)
-            return problem(503, "The storage failed, and nothing was written: try again", {"Retry-After": "1"})
-        case ValueError():
-            return problem(422, str(error))
+            return 503, "The storage failed, and nothing was written: try again"
+        case JobHistoryError() if isinstance(error, ValueError):
+            return 422, str(error)
         case _:
-            return problem(500, "The server failed; its log says why")
+            return 500, "The server failed; its log says why"
 
 
 def _said(error: Mapping[str, object]) -> str:
