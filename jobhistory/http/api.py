@@ -194,7 +194,7 @@ class _Api:
         await self._service.check(key, source_connection_id)
         after = await self._feed.place(last_event_id)
 
-        def event(change: Change) -> bytes | None:
+        async def event(change: Change) -> bytes | None:
             if change.job.source_connection_id != source_connection_id:
                 return None
             return format_sse_event(data_str=job_json(change.job), event="job", id=change.token)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from itertools import takewhile
@@ -134,7 +134,7 @@ class EventStream(StreamingResponse):
 
 
 async def stream(
-    feed: Feed, after: str | None, *, every: float, event: Callable[[Change], bytes | None]
+    feed: Feed, after: str | None, *, every: float, event: Callable[[Change], Awaitable[bytes | None]]
 ) -> AsyncGenerator[bytes]:
     """The frames of a stream: what `event` makes of each change, None for one that is not told.
 
@@ -146,7 +146,7 @@ async def stream(
         async for batch in changes:
             if batch:
                 after = batch[-1].token
-            frames = [frame for change in batch if (frame := event(change))]
+            frames = [frame for change in batch if (frame := await event(change))]
             if frames:
                 yield b"".join(frames)
             elif not batch:
