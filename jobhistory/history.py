@@ -31,6 +31,7 @@ from jobhistory.repository import (
     JobRepository,
     Position,
     SourceConnection,
+    TellsLatestChange,
     WaitsForChanges,
     check_statuses,
     position_of,
@@ -112,9 +113,10 @@ class JobHistory:
         *,
         job_id: UUID | str | None = None,
         exclusive: bool = False,
+        register: bool = True,
         metadata: Mapping[str, Any] | None = None,
     ) -> SyncJob:
-        """Add a PENDING job, registering its connection.
+        """Add a PENDING job, registering its connection (register=False: SourceConnectionNotFoundError instead).
 
         With a job_id of yours it is safe to retry: the stored job comes back. Raises DuplicateJobError where
         another connection's job has that id; ActiveJobExistsError if exclusive, and one is not finished yet;
@@ -128,7 +130,7 @@ class JobHistory:
         )
         job = self._redacted_job(job)
         try:
-            self._add([job], lambda: self.repository.add(job, exclusive=exclusive))
+            self._add([job], lambda: self.repository.add(job, exclusive=exclusive), register=register)
         except DuplicateJobError:
             stored = self.repository.get(job.id)
             if job_id is None or stored.source_connection_id != job.source_connection_id:
@@ -220,6 +222,15 @@ class JobHistory:
             elif not self.repository.wait_for_changes(after, left):
                 break
         return found
+
+    def latest_change(self) -> str | None:
+        """The token after which `changes` gives what is still to come; None where there was no change yet."""
+        if isinstance(self.repository, TellsLatestChange):
+            return self.repository.latest_change()
+        token = None
+        while found := self.changes(token, limit=MAX_LIMIT):
+            token = found[-1].token
+        return token
 
     def cancel(self, job_id: UUID | str, *, reason: str | None = None) -> SyncJob:
         """Stop a job: PENDING becomes CANCELLED, RUNNING CANCELLING; its worker sees it and stops.
@@ -402,10 +413,12 @@ class JobHistory:
                 continue
             return following
 
-    def _add(self, jobs: list[SyncJob], add: Callable[[], None]) -> None:
+    def _add(self, jobs: list[SyncJob], add: Callable[[], None], *, register: bool = True) -> None:
         try:
             self._write(jobs, add)
         except SourceConnectionNotFoundError:
+            if not register:
+                raise
             for id in {job.source_connection_id: None for job in jobs}:
                 self.repository.register(id)
             self._write(jobs, add)

@@ -247,6 +247,15 @@ class WaitsForChanges(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsLatestChange(Protocol):
+    """An optional ability: to say where the feed ends. Where a repository lacks it, JobHistory reads all of it."""
+
+    def latest_change(self) -> str | None:
+        """The token of the newest change there has been, also of a job deleted since; None where there was none."""
+        ...
+
+
 def newest_first(jobs: Iterable[SyncJob]) -> list[SyncJob]:
     """The jobs in the one order there is: (created_at, id) descending."""
     return sorted(jobs, key=lambda job: (job.created_at, job.id), reverse=True)

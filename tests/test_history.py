@@ -208,6 +208,17 @@ def test_enqueue_adds_a_pending_job_and_registers_its_connection(history: JobHis
     assert [SourceConnection(CONNECTION)] == history.connections()
 
 
+def test_enqueue_registers_nothing_where_it_is_told_not_to(history: JobHistory) -> None:
+    with pytest.raises(SourceConnectionNotFoundError) as refused:
+        history.enqueue(CONNECTION, register=False)
+    assert CONNECTION == refused.value.source_connection_id
+    assert [] == history.connections()
+
+    history.register(CONNECTION)
+    created = history.enqueue(CONNECTION, register=False)
+    assert [created] == history.list_jobs(CONNECTION)
+
+
 def test_enqueue_keeps_the_name_of_a_known_connection(history: JobHistory) -> None:
     history.register(CONNECTION, "github")
     history.enqueue(CONNECTION)
@@ -469,6 +480,28 @@ def test_changes_tell_what_was_written_since_a_token(history: JobHistory) -> Non
     assert [running.version + 1] == [later.job.version for later in history.changes(change.token)]
     with pytest.raises(InvalidCursorError):
         history.changes("no token")
+
+
+def test_the_latest_change_is_where_what_is_still_to_come_begins(repository: JobRepository) -> None:
+    class Lacking:
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+            if name == "latest_change":
+                raise AttributeError(name)
+            return getattr(repository, name)
+
+    told, reading = JobHistory(repository), JobHistory(cast("JobRepository", Lacking()))
+    assert [None, None] == [told.latest_change(), reading.latest_change()]
+
+    first, second = (told.fail(told.enqueue(CONNECTION).id, error="no") for _ in range(2))
+    [*_, newest] = told.changes()
+    assert [newest.token] * 2 == [told.latest_change(), reading.latest_change()]
+
+    repository.delete_many([second.id])
+    token = told.latest_change()
+    assert [] == told.changes(token)
+    later = told.enqueue(CONNECTION)
+    assert [later] == [change.job for change in told.changes(token)]
+    assert first == told.get(first.id)
 
 
 class Waiting:

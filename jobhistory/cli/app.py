@@ -18,6 +18,7 @@ from jobhistory.cli.demo import demo
 from jobhistory.cli.exec import exec_
 from jobhistory.cli.reading import connections, list_, show
 from jobhistory.cli.render import visible
+from jobhistory.cli.serve import serve
 from jobhistory.cli.transfer import REFUSED, export, import_
 from jobhistory.cli.watching import watch
 from jobhistory.errors import InvalidTransitionError, JobHistoryError
@@ -89,5 +90,5 @@ def _standard() -> Path:
     return data_folder() / "history.db"
 
 
-for command in (list_, show, watch, connections, cancel, reap, import_, export, exec_, demo):
+for command in (list_, show, watch, connections, cancel, reap, import_, export, serve, exec_, demo):
     app.add_command(command)

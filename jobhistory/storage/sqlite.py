@@ -476,6 +476,10 @@ class SQLiteJobRepository:
     def close(self) -> None:
         self._db.close()
 
+    def latest_change(self) -> str | None:
+        ((following,),) = self._db.read(f"SELECT {_NEXT_CHANGE}")
+        return str(following - 1) if following > 1 else None
+
     def wait_for_changes(self, after: str | None, timeout: float) -> bool:
         # The version moves with every commit of another connection; so it is read before the changes are.
         deadline = time.monotonic() + timeout
