@@ -523,6 +523,44 @@ def test_a_file_whose_first_opening_died_becomes_a_history(path: Path) -> None:
         assert [] == repository.connections()
 
 
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+
+
+def journal(path: Path, pages_before: int, magic: bytes = JOURNAL_MAGIC) -> None:
+    """A rollback journal of a database of so many pages, none of them changed yet."""
+    head = magic + struct.pack(">IIIII", 0, 1, pages_before, 512, 4096)
+    path.with_name(f"{path.name}-journal").write_bytes(head.ljust(512, b"\0"))
+
+
+def test_a_file_that_lost_power_while_it_was_made_becomes_a_history(path: Path) -> None:
+    path.write_bytes(bytes(4096) + b"pages that came to the disk before the first one".ljust(4096, b"\0"))
+    journal(path, 0)
+    with closing(SQLiteJobRepository(path)) as repository:
+        assert [] == repository.connections()
+
+    assert ["history.db"] == names(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("content", "pages_before", "magic"),
+    [
+        (b"no database, whatever lies beside it" * 300, 0, JOURNAL_MAGIC),
+        (bytes(8192), 2, JOURNAL_MAGIC),
+        (bytes(8192), 0, b"no magic"),
+    ],
+)
+def test_a_file_that_cannot_be_half_made_is_refused_and_stays_as_it_is(
+    path: Path, content: bytes, pages_before: int, magic: bytes
+) -> None:
+    path.write_bytes(content)
+    journal(path, pages_before, magic)
+    before = snapshot(path.parent)
+    with pytest.raises(StorageError, match=re.escape(NO_DATABASE)):
+        SQLiteJobRepository(path)
+
+    assert before == snapshot(path.parent)
+
+
 def test_a_file_that_another_made_meanwhile_is_used_as_it_is(path: Path) -> None:
     def be_faster(path: Path) -> None:
         with closing(SQLiteJobRepository(path)) as first:

@@ -1,0 +1,117 @@
+"""The preload shim (shim.c): built here, put under a Python process, and spoken to from inside of it."""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import functools
+import hashlib
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+ROOT = Path(__file__).parent.parent.parent
+SOURCE = Path(__file__).with_name("shim.c")
+
+
+class Kind(enum.IntFlag):
+    """What is done to a file; `enum kind` in shim.c."""
+
+    OPEN = 1
+    READ = 2
+    WRITE = 4
+    TRUNCATE = 8
+    SYNC = 16
+    UNLINK = 32
+    LOCK = 64
+    MAP = 128
+
+
+@attrs.frozen
+class Operation:
+    """One thing done to a file of the folder: OPEN (made anew), WRITE, TRUNCATE, SYNC or UNLINK.
+
+    `name` is "" for the folder itself; `offset` is where a WRITE begins, and what a TRUNCATE leaves.
+    """
+
+    kind: Kind
+    name: str
+    offset: int
+    data: bytes
+
+
+@functools.cache
+def built() -> Path:
+    """The shim, compiled once for each version of its source."""
+    text = SOURCE.read_bytes()
+    library = Path(tempfile.gettempdir(), f"jobhistory-shim-{hashlib.sha256(text).hexdigest()[:16]}-{os.geteuid()}.so")
+    if not library.exists():
+        part = library.with_suffix(f".{os.getpid()}")
+        command = ["cc", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(part), str(SOURCE), "-ldl"]
+        subprocess.run(command, check=True)
+        part.rename(library)
+    return library
+
+
+def above(folder: Path, function: Callable[..., Any], *arguments: object, log: Path | None = None) -> Any:  # noqa: ANN401
+    """What the module-level function gives in a new process, with the shim between it and the folder."""
+    program = """
+import pickle, sys
+function, arguments = pickle.load(sys.stdin.buffer)
+sys.stdout.buffer.write(pickle.dumps(function(*arguments)))
+"""
+    surroundings = {"LD_PRELOAD": str(built()), "FAULTS_FOLDER": str(folder), "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        input=pickle.dumps((function, arguments)),
+        stdout=subprocess.PIPE,
+        env=os.environ | surroundings | ({"FAULTS_LOG": str(log)} if log else {}),
+        check=True,
+    )
+    return pickle.loads(run.stdout)  # noqa: S301  our own bytes
+
+
+def operations(log: Path) -> Iterator[Operation]:
+    """What the shim recorded, in order."""
+    head = struct.Struct("=IIIIq")
+    data = log.read_bytes()
+    at = 0
+    while at < len(data):
+        kind, name, length, _, offset = head.unpack_from(data, at)
+        at += head.size
+        yield Operation(Kind(kind), data[at : at + name].decode(), offset, data[at + name : at + name + length])
+        at += name + length
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(built()))
+    library.faults_arm.argtypes = (ctypes.c_uint, ctypes.c_long, ctypes.c_int, ctypes.c_int)
+    library.faults_disarm.restype = ctypes.c_long
+    return library
+
+
+class Fault:
+    """What happens to the files while a `failing` block runs; `seen` counts the operations when it is over."""
+
+    seen = 0
+
+
+@contextmanager
+def failing(kinds: Kind, at: int, error: int, *, forever: bool) -> Iterator[Fault]:
+    """In a process above the shim: the at-th operation (0: none) fails with the errno, once or from it on."""
+    fault = Fault()
+    _library().faults_arm(kinds, at, error, forever)
+    try:
+        yield fault
+    finally:
+        fault.seen = _library().faults_disarm()
