@@ -22,18 +22,11 @@ from tests.faults.campaign import sizes
 from tests.faults.disk import Disk, write_image
 from tests.faults.shim import Kind
 from tests.faults.state import State, state_in, state_of
+from tests.faults.upgrade import UPGRADED
 
 NAME = "history.db"
 ACKNOWLEDGED = "acknowledged"
 STEPS = 60
-NEWER = """
-ALTER TABLE jobs ADD COLUMN newer TEXT;
-UPDATE jobs SET newer = status WHERE change % 3 > 0;
-CREATE INDEX jobs_newer ON jobs (newer, error);
-CREATE TABLE newer (x INTEGER) STRICT;
-"""
-SCHEMAS = (*sqlite._SCHEMAS, ("newer", NEWER))
-"""An upgrade, as a later release may bring one: it comes in the midst of the history's life."""
 
 
 class Checkpointing(SQLiteJobRepository):
@@ -67,7 +60,7 @@ def live(folder: Path, durability: str, synchronous: str, seed: int) -> list[Sta
     for number in range(STEPS):
         if number == STEPS // 2:
             repository.close()
-            sqlite._SCHEMAS = SCHEMAS  # type: ignore[assignment]
+            sqlite._SCHEMAS = UPGRADED  # type: ignore[assignment]
             repository = open_it()
         if chance.random() < 0.08:
             repository.close()
@@ -165,7 +158,7 @@ def lose_power(folder: Path, size: int, seed: int, *, durability: str = "full", 
 
 @pytest.fixture(autouse=True)
 def _upgraded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_SCHEMAS", SCHEMAS)
+    monkeypatch.setattr(sqlite, "_SCHEMAS", UPGRADED)
 
 
 @sizes(100, 20_000)
