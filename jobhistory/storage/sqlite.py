@@ -133,9 +133,10 @@ def _migrate(connection: sqlite3.Connection) -> None:
     migrations = Migrations("jobhistory")
     for name, schema in _SCHEMAS:
         migrations(name=name)(lambda db, schema=schema: _execute_all(schema, db))
-    migrations.apply(Database(connection, execute_plugins=False, recursive_triggers=False))
+    # The marks come first: a part of this that reaches the disk alone, and is taken back, is known as a history's.
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {len(_SCHEMAS)}")
+    migrations.apply(Database(connection, execute_plugins=False, recursive_triggers=False))
 
 
 def _execute_all(schema: str, db: Database) -> None:

@@ -23,6 +23,7 @@ _WAYS_OUT = {
     sqlite3.SQLITE_IOERR: "the disk failed: see the system's log",
     sqlite3.SQLITE_NOTADB: "the file is no SQLite database: give another path",
     sqlite3.SQLITE_PERM: "check the file's permissions",
+    sqlite3.SQLITE_PROTOCOL: "locks do not work here: use a local disk",
     sqlite3.SQLITE_READONLY: "the file, or its folder, cannot be written to: check permissions",
 }
 

@@ -1,7 +1,7 @@
 /* A preload shim between a process and the files of one folder ($FAULTS_FOLDER), which
  *
  *   records what is done to them, in order, in $FAULTS_LOG (read by shim.py), and
- *   fails the k-th operation of some kinds, once or from then on: faults_arm, faults_disarm.
+ *   fails the k-th operation of a kind, once or from then on: faults_arm, faults_disarm.
  *
  * Memory maps are not seen: of SQLite's files only the -shm is mapped, and that need not survive.
  */
@@ -29,9 +29,11 @@ static size_t folder_length;
 static int log_file = -1;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
+#define KINDS 8
 static struct {
+    int armed;
     unsigned kinds;
-    long at, seen;
+    long at, seen[KINDS];
     int error, forever;
 } fault;
 
@@ -50,12 +52,13 @@ REAL(int, fsync, int)
 REAL(int, fdatasync, int)
 REAL(int, unlink, const char *)
 REAL(int, fcntl64, int, int, ...)
+REAL(int, usleep, useconds_t)
 REAL(void *, mmap64, void *, size_t, int, int, int, off64_t)
 
 __attribute__((constructor)) static void begin(void)
 {
     find_open64(), find_close(), find_read(), find_pread64(), find_write(), find_pwrite64(), find_ftruncate64();
-    find_fsync(), find_fdatasync(), find_unlink(), find_fcntl64(), find_mmap64();
+    find_fsync(), find_fdatasync(), find_unlink(), find_fcntl64(), find_mmap64(), find_usleep();
     const char *path = getenv("FAULTS_FOLDER"), *log = getenv("FAULTS_LOG");
     if (path && strlen(path) < sizeof folder)
         folder_length = strlen(strcpy(folder, path));
@@ -91,9 +94,9 @@ static int fails(enum kind kind)
 {
     int failing = 0;
     pthread_mutex_lock(&mutex);
-    if (fault.kinds & kind) {
-        fault.seen++;
-        failing = fault.at && (fault.seen == fault.at || (fault.forever && fault.seen > fault.at));
+    if (fault.armed) {
+        long seen = ++fault.seen[__builtin_ctz(kind)];
+        failing = fault.kinds & kind && (seen == fault.at || (fault.forever && seen > fault.at));
     }
     pthread_mutex_unlock(&mutex);
     if (failing)
@@ -101,19 +104,20 @@ static int fails(enum kind kind)
     return failing;
 }
 
-/* From now on the at-th operation of these kinds fails with the error; forever: each one from it on. 0: none. */
+/* From now on the at-th operation of each of these kinds fails with the error; forever: each one from it on. */
 void faults_arm(unsigned kinds, long at, int error, int forever)
 {
     pthread_mutex_lock(&mutex);
-    fault.kinds = kinds, fault.at = at, fault.seen = 0, fault.error = error, fault.forever = forever;
+    fault.armed = 1, fault.kinds = kinds, fault.at = at, fault.error = error, fault.forever = forever;
+    memset(fault.seen, 0, sizeof fault.seen);
     pthread_mutex_unlock(&mutex);
 }
 
-/* Everything works again. Gives how many operations of these kinds there were. */
-long faults_disarm(void)
+/* Everything works again. Gives how many operations of each kind there were, in the order of the kinds. */
+const long *faults_disarm(void)
 {
     pthread_mutex_lock(&mutex);
-    fault.kinds = 0;
+    fault.armed = 0;
     pthread_mutex_unlock(&mutex);
     return fault.seen;
 }
@@ -259,4 +263,10 @@ void *mmap64(void *address, size_t length, int protection, int flags, int fd, of
     if (name_of(fd) && fails(MAP))
         return MAP_FAILED;
     return real_mmap64(address, length, protection, flags, fd, offset);
+}
+
+/* SQLite sleeps before it asks for a lock again, ten seconds in all; a lock that fails here is not worth it. */
+int usleep(useconds_t duration)
+{
+    return fault.armed ? 0 : real_usleep(duration);
 }

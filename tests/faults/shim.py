@@ -96,22 +96,20 @@ def operations(log: Path) -> Iterator[Operation]:
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(built()))
     library.faults_arm.argtypes = (ctypes.c_uint, ctypes.c_long, ctypes.c_int, ctypes.c_int)
-    library.faults_disarm.restype = ctypes.c_long
+    library.faults_disarm.restype = ctypes.POINTER(ctypes.c_long)
     return library
 
 
-class Fault:
-    """What happens to the files while a `failing` block runs; `seen` counts the operations when it is over."""
-
-    seen = 0
+class Watch(dict[Kind, int]):
+    """How many operations of each kind there were, when it is over."""
 
 
 @contextmanager
-def failing(kinds: Kind, at: int, error: int, *, forever: bool) -> Iterator[Fault]:
-    """In a process above the shim: the at-th operation (0: none) fails with the errno, once or from it on."""
-    fault = Fault()
+def failing(kinds: Kind, at: int, error: int, *, forever: bool) -> Iterator[Watch]:
+    """In a process above the shim: the at-th operation of these kinds fails with the errno, once or from it on."""
+    watch = Watch()
     _library().faults_arm(kinds, at, error, forever)
     try:
-        yield fault
+        yield watch
     finally:
-        fault.seen = _library().faults_disarm()
+        watch.update(zip(Kind, _library().faults_disarm(), strict=False))
