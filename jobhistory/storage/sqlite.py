@@ -46,6 +46,7 @@ from jobhistory.repository import (
 )
 from jobhistory.status import JobStatus
 from jobhistory.storable import JSONText
+from jobhistory.storage.filesystem import SHARED_BY_MACHINES, filesystem_of
 from jobhistory.storage.sqlite_connections import Connections, primary_code, storage_error
 from jobhistory.times import seconds, utc
 
@@ -507,6 +508,8 @@ class SQLiteJobRepository:
 
     def _prepare(self) -> None:
         """Make, check or upgrade the file; many processes may do so at once."""
+        if (kind := filesystem_of(Path(self.path).parent)) in SHARED_BY_MACHINES:
+            raise StorageError(self.path, f"lies on a network filesystem ({kind}): use a local disk")
         with _LOOKING:
             self._create()
             self._refuse_foreign()

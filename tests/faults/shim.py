@@ -7,10 +7,8 @@ import enum
 import functools
 import hashlib
 import os
-import pickle
 import struct
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +17,8 @@ from typing import Any
 
 import attrs
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.faults.processes import call
+
 SOURCE = Path(__file__).with_name("shim.c")
 
 
@@ -64,20 +63,8 @@ def built() -> Path:
 
 def above(folder: Path, function: Callable[..., Any], *arguments: object, log: Path | None = None) -> Any:  # noqa: ANN401
     """What the module-level function gives in a new process, with the shim between it and the folder."""
-    program = """
-import pickle, sys
-function, arguments = pickle.load(sys.stdin.buffer)
-sys.stdout.buffer.write(pickle.dumps(function(*arguments)))
-"""
-    surroundings = {"LD_PRELOAD": str(built()), "FAULTS_FOLDER": str(folder), "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(
-        [sys.executable, "-c", program],
-        input=pickle.dumps((function, arguments)),
-        stdout=subprocess.PIPE,
-        env=os.environ | surroundings | ({"FAULTS_LOG": str(log)} if log else {}),
-        check=True,
-    )
-    return pickle.loads(run.stdout)  # noqa: S301  our own bytes
+    environment = {"LD_PRELOAD": str(built()), "FAULTS_FOLDER": str(folder)}
+    return call(function, *arguments, **environment, **({"FAULTS_LOG": str(log)} if log else {}))
 
 
 def operations(log: Path) -> Iterator[Operation]:

@@ -15,6 +15,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,7 @@ class Bench:
 
 
 def meet(
-    folder: Path, size: int, seed: int, acts: list[str], kinds: Kind, connections: type[Connections]
+    folder: Path, size: int, seed: int, *, acts: list[str], kinds: Kind, connections: type[Connections]
 ) -> tuple[int, list[str]]:
     """Above the shim: at most so many points of these acts and kinds, and what is wrong at some of them."""
     vars(sqlite)["Connections"] = connections
@@ -230,7 +231,8 @@ def meet(
 def test_wherever_an_operation_fails_the_answer_is_true_and_nothing_is_harmed(
     folder: Path, size: int, seed: int
 ) -> None:
-    points, wrong = shim.above(folder / "home", meet, folder, size, seed, ACTS, ~Kind(0), Connections)
+    everywhere = partial(meet, acts=ACTS, kinds=~Kind(0), connections=Connections)
+    points, wrong = shim.above(folder / "home", everywhere, folder, size, seed)
     print(f"{points} points, {len(wrong)} wrong")
 
     assert [] == wrong
@@ -253,6 +255,7 @@ class Hopeful(Connections):
 
 @pytest.mark.parametrize("connections", [Certain, Hopeful])
 def test_a_library_that_answers_too_soon_is_caught(folder: Path, seed: int, connections: type[Connections]) -> None:
-    _, wrong = shim.above(folder / "home", meet, folder, 1000, seed, ["add warm"], Kind.SYNC, connections)
+    narrow = partial(meet, acts=["add warm"], kinds=Kind.SYNC, connections=connections)
+    _, wrong = shim.above(folder / "home", narrow, folder, 1000, seed)
 
     assert wrong
