@@ -13,6 +13,7 @@ import operator
 import os
 import sqlite3
 import stat
+import struct
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -46,8 +47,9 @@ from jobhistory.repository import (
 )
 from jobhistory.status import JobStatus
 from jobhistory.storable import JSONText
+from jobhistory.storage.filesystem import SHARED_BY_MACHINES, filesystem_of
 from jobhistory.storage.rows import DraftJob
-from jobhistory.storage.sqlite_connections import Connections, storage_error
+from jobhistory.storage.sqlite_connections import Connections, primary_code, storage_error
 from jobhistory.times import seconds, utc
 
 if TYPE_CHECKING:
@@ -134,9 +136,10 @@ def _migrate(connection: sqlite3.Connection) -> None:
     migrations = Migrations("jobhistory")
     for name, schema in _SCHEMAS:
         migrations(name=name)(lambda db, schema=schema: _execute_all(schema, db))
-    migrations.apply(Database(connection, execute_plugins=False, recursive_triggers=False))
+    # The marks come first: a part of this that reaches the disk alone, and is taken back, is known as a history's.
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {len(_SCHEMAS)}")
+    migrations.apply(Database(connection, execute_plugins=False, recursive_triggers=False))
 
 
 def _execute_all(schema: str, db: Database) -> None:
@@ -512,6 +515,8 @@ class SQLiteJobRepository:
 
     def _prepare(self) -> None:
         """Make, check or upgrade the file; many processes may do so at once."""
+        if (kind := filesystem_of(Path(self.path).parent)) in SHARED_BY_MACHINES:
+            raise StorageError(self.path, f"lies on a network filesystem ({kind}): use a local disk")
         with _LOOKING:
             self._create()
             self._refuse_foreign()
@@ -561,7 +566,22 @@ class SQLiteJobRepository:
                 db.execute("PRAGMA writable_schema = ON")
                 self._schema(db)
         except sqlite3.Error as error:
+            if primary_code(error) == sqlite3.SQLITE_NOTADB and self._was_being_made():
+                return
             raise storage_error(self.path, error) from error
+
+    def _was_being_made(self) -> bool:
+        """Whether power was lost in its first transaction, of which only a part has come to the disk.
+
+        SQLite itself will take that back: the journal says that the file was empty before.
+        https://www.sqlite.org/fileformat2.html#the_rollback_journal
+        """
+        with contextlib.suppress(FileNotFoundError), Path(f"{self.path}-journal").open("rb") as journal:
+            magic, pages_before = struct.unpack(">8s8xI", journal.read(20).ljust(20, b"\xff"))
+            if magic == _JOURNAL_MAGIC and pages_before == 0:
+                with Path(self.path).open("rb") as file:
+                    return not any(file.read(16))
+        return False
 
     def _schema(self, db: sqlite3.Connection) -> int:
         """How many migrations the file has; refuses another application's, and a newer one."""
@@ -627,6 +647,7 @@ class SQLiteJobRepository:
 
 
 _LOOK_EVERY = 0.02
+_JOURNAL_MAGIC = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 _SYNCHRONOUS = {"full": "FULL", "relaxed": "NORMAL"}
 # Held while a file is looked at from outside of the connections: one at a time, since closing any descriptor of
 # a file drops the locks this process has on it (https://www.sqlite.org/howtocorrupt.html, 2.2), also those of
