@@ -61,6 +61,7 @@ class Connections:
         slot = self._slot()
         with slot.lock:
             if slot.connection is not None:
+                self._require_in_place()
                 try:
                     return slot.connection.execute(sql, parameters).fetchall()
                 except sqlite3.Error:
