@@ -7,6 +7,7 @@ reading.py    list, show, connections
 watching.py   watch
 acting.py     cancel, reap
 transfer.py   import, export
+upkeep.py     backup, check
 exec.py       exec
 live.py       its line at the foot of the terminal
 demo.py       demo

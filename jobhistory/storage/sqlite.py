@@ -15,7 +15,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,6 +33,7 @@ from jobhistory.ids import check_id
 from jobhistory.job import COLUMNS, SyncJob
 from jobhistory.repository import (
     Change,
+    Finding,
     Position,
     SourceConnection,
     check_active_statuses,
@@ -46,6 +47,9 @@ from jobhistory.repository import (
 )
 from jobhistory.status import JobStatus
 from jobhistory.storable import JSONText
+from jobhistory.storage.private_files import create
+from jobhistory.storage.sqlite_backup import backup
+from jobhistory.storage.sqlite_check import check, set_aside
 from jobhistory.storage.sqlite_connections import Connections, storage_error
 from jobhistory.times import seconds, utc
 
@@ -499,6 +503,15 @@ class SQLiteJobRepository:
                 return True
         return False
 
+    def backup(self, destination: str | os.PathLike[str]) -> None:
+        backup(self.path, self._db, Path(destination))
+
+    def check(self) -> Iterator[Finding]:
+        return check(self.path, self._db, _migrate)
+
+    def set_aside(self, file: str | os.PathLike[str]) -> int:
+        return set_aside(self._db, _RAISE_FLOOR, Path(file))
+
     # ---- Opening the file
 
     def _connect(self) -> sqlite3.Connection:
@@ -534,7 +547,7 @@ class SQLiteJobRepository:
     def _create(self) -> None:
         """Make the file, readable by its owner alone, where it is missing."""
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = create(self.path)
         except FileExistsError:
             return
         except OSError as error:
@@ -546,7 +559,6 @@ class SQLiteJobRepository:
                 case _:
                     reason = f"cannot be made: {error.strerror}: give another path"
             raise StorageError(self.path, reason) from error
-        os.fchmod(descriptor, 0o600)  # whatever the umask
         os.close(descriptor)
 
     def _refuse_foreign(self) -> None:

@@ -66,6 +66,12 @@ class Connections:
                 return rows
 
     @contextlib.contextmanager
+    def held(self) -> Iterator[sqlite3.Connection]:
+        """This thread's connection, outside of a transaction; no fork happens meanwhile."""
+        with self._slot().lock, self._translated():
+            yield self._connection()
+
+    @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """A transaction that holds the write lock from its start; committed, or rolled back where it raises."""
         with self._slot().lock, self._translated():
