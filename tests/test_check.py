@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from jobhistory.errors import StorageError
 from jobhistory.history import JobHistory
 from jobhistory.job import COLUMNS, SyncJob
-from jobhistory.repository import Checks
+from jobhistory.repository import Checks, Position
 from jobhistory.status import JobStatus
 from jobhistory.storage import private_files, sqlite_check
 from jobhistory.storage.memory import InMemoryJobRepository
@@ -198,8 +199,101 @@ def test_no_job_of_ours_is_ever_found_fault_with(shared: SQLiteJobRepository, st
         db.execute("DELETE FROM jobs")
 
 
+def test_an_id_of_any_kind_is_shown() -> None:
+    assert [f"job {ID}", "job x'0123'", "job 'a'"] == [
+        sqlite_check.named({"id": id}) for id in (ID.bytes, b"\x01\x23", "a")
+    ]
+
+
 def test_a_row_holds_each_column_once() -> None:
     assert Counter(COLUMNS) == Counter(ROW)
+
+
+# ---- Reading them
+
+READS: dict[str, Callable[[SQLiteJobRepository], object]] = {
+    "get": lambda repository: repository.get(ID),
+    "list_jobs": lambda repository: repository.list_jobs(CONNECTION),
+    "list_jobs, filtered": lambda repository: repository.list_jobs(CONNECTION, statuses=set(JobStatus)),
+    "active_jobs": lambda repository: repository.active_jobs(),
+    "newest_jobs": lambda repository: repository.newest_jobs(per_connection=10),
+    "newest_jobs, asked for": lambda repository: repository.newest_jobs([CONNECTION, OTHER], per_connection=10),
+    "changes": lambda repository: repository.changes(),
+    "add": lambda repository: repository.add(job(5)),
+    "add_many": lambda repository: repository.add_many(jobs(5)),
+    "replace": lambda repository: repository.replace(job(5)),
+}
+
+
+@pytest.mark.parametrize("method", READS)
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (
+            "heartbeat_at = 'yesterday'",
+            "heartbeat_at must be a time such as 2024-03-15T12:00:00.000000Z, not 'yesterday'",
+        ),
+        ("worker = CAST(x'6869ff' AS TEXT)", r"worker must be UTF-8, not b'hi\xff'"),
+    ],
+)
+def test_whoever_meets_a_row_that_is_no_job_is_told_the_file_the_job_the_column_and_the_way_out(
+    repository: SQLiteJobRepository, method: str, change: str, fault: str
+) -> None:
+    repository.add_many(jobs(4, 5, 6))
+    meddle(repository, f"UPDATE jobs SET {change} WHERE id = ?", ID.bytes)  # noqa: S608  of this file
+    with pytest.raises(StorageError, match=re.escape(f"{repository.path}: job {ID}: {fault}")) as failed:
+        READS[method](repository)
+
+    assert "`jobhistory check --set-aside FILE`" in str(failed.value)
+    assert jobs(6) == repository.list_jobs(CONNECTION, limit=1)
+    assert jobs(4) == repository.list_jobs(CONNECTION, before=Position.of(job(5)))
+
+
+def test_an_unknown_status_is_named_too(repository: SQLiteJobRepository) -> None:
+    repository.add_many(jobs(4, 5, 6))
+    meddle(repository, "UPDATE jobs SET status = 'WRONG' WHERE id = ?", ID.bytes)
+    with pytest.raises(StorageError, match=f"job {ID}: status must be one of PENDING, .*, not 'WRONG'"):
+        repository.list_jobs(CONNECTION)
+
+
+def test_a_job_with_spoilt_json_can_be_finished_and_only_that_field_cannot_be_read(
+    repository: SQLiteJobRepository,
+) -> None:
+    repository.add(job(5, metadata={"a": 1}))
+    meddle(repository, "UPDATE jobs SET metadata_json = 'nonsense'")
+    history = JobHistory(repository)
+    history.cancel(ID)
+
+    (cancelled,) = history.list_jobs(CONNECTION)
+    assert (JobStatus.CANCELLED, None) == (cancelled.status, cancelled.error_details)
+    with pytest.raises(StorageError, match=f"job {ID}: its metadata is no JSON .*jobhistory check"):
+        _ = cancelled.metadata
+
+
+CONNECTION_READS: dict[str, Callable[[SQLiteJobRepository], object]] = {
+    "connections": lambda repository: repository.connections(),
+    "newest_jobs": lambda repository: repository.newest_jobs(),
+    "newest_jobs, asked for": lambda repository: repository.newest_jobs([CONNECTION]),
+}
+
+
+@pytest.mark.parametrize("method", CONNECTION_READS)
+def test_whoever_meets_a_connection_with_a_bad_id_is_told(repository: SQLiteJobRepository, method: str) -> None:
+    meddle(repository, "UPDATE source_connections SET id = x'abcd' WHERE id = ?", OTHER.bytes)
+    fault = re.escape(f"{repository.path}: source connection x'abcd': id must be the 16 bytes of a UUID")
+    with pytest.raises(StorageError, match=fault):
+        CONNECTION_READS[method](repository)
+
+
+def test_whoever_meets_a_connection_with_a_bad_name_is_told(repository: SQLiteJobRepository) -> None:
+    meddle(repository, "UPDATE source_connections SET name = CAST(x'ff' AS TEXT) WHERE id = ?", OTHER.bytes)
+    with pytest.raises(StorageError, match=f"source connection {OTHER}: name must be UTF-8"):
+        repository.connections()
+
+
+def test_where_no_row_is_at_fault_the_error_says_so(repository: SQLiteJobRepository) -> None:
+    assert "x: a job cannot be read: y" == str(sqlite_check.unreadable("x", [], ValueError("y")))
+    assert "try again" in str(sqlite_check.unreadable_connection("x", repository._db))
 
 
 # ---- The file, and what it lies on

@@ -70,12 +70,21 @@ def named(row: Mapping[str, Any]) -> str:
     return f"job {_shown_id(row['id'])}"
 
 
-def unreadable(path: str, rows: Sequence[Sequence[Any]]) -> StorageError | None:
-    """The error that names the first row that is no job, its column and the way out; None where all are jobs."""
-    for row in (dict(zip(ROW, values, strict=True)) for values in rows):
+def unreadable(path: str, rows: Sequence[Sequence[Any]], error: Exception) -> StorageError:
+    """The error that names the first of the rows that is no job, the column and the way out."""
+    for values in rows:
+        row = dict(zip(ROW, values, strict=True))
+        row["source_connection_id"] = row["source_connection_id"] or bytes(16)  # a page leaves its own out
         if fault := fault_in(row):
             return StorageError(path, f"{named(row)}: {fault} (another program wrote it: {_SET_ASIDE})")
-    return None
+    return StorageError(path, f"a job cannot be read: {error}")
+
+
+def unreadable_connection(path: str, db: Connections) -> StorageError:
+    """The error that names a source connection that is none, and the way out."""
+    faults = ((id, _fault_in_connection(id, name)) for _, id, name in db.read(_CONNECTIONS))
+    reason = next((f"{_shown_id(id)}: {fault}" for id, fault in faults if fault), "cannot be read: try again")
+    return StorageError(path, f"source connection {reason} (another program wrote it: {_SET_ASIDE})")
 
 
 def _read(name: str, value: Any) -> Any:  # noqa: ANN401  the record checks each
