@@ -415,7 +415,8 @@ class JobHistory:
 
     def redacted_text(self, text: str) -> str:
         """The text as it is stored: without secrets, and storable. A redactor that fails costs the text only."""
-        return _until_it_stays(lambda value: mend_text(self._without_secrets(value)), text)
+        plain = str.__str__(text) if isinstance(text, str) else mend_text(text)
+        return _until_it_stays(lambda value: mend_text(self._without_secrets(value)), plain)
 
     def redacted(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object as it is stored: likewise, also without what stands under keys that look secret."""
