@@ -19,6 +19,7 @@ from jobhistory.errors import (
     SourceConnectionNotFoundError,
     UnknownOutcomeError,
 )
+from jobhistory.failure import alone
 from jobhistory.hooks import Hook, Hooks
 from jobhistory.ids import UUID7, parse_id
 from jobhistory.job import SyncJob
@@ -433,8 +434,8 @@ class JobHistory:
             return text
         try:
             return self._redact(text if isinstance(text, str) else mend_text(text))
-        except Exception:  # noqa: BLE001  # a failure is reported all the same
-            _log.exception("the redactor failed: the text is not stored")
+        except Exception as error:  # noqa: BLE001  # a failure is reported all the same
+            _log.error("the redactor failed: the text is not stored", exc_info=alone(error))
             return "[not stored: the redactor failed]"
 
     def _redacted_job(self, job: SyncJob) -> SyncJob:
