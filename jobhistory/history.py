@@ -19,6 +19,7 @@ from jobhistory.errors import (
     SourceConnectionNotFoundError,
     UnknownOutcomeError,
 )
+from jobhistory.failure import alone
 from jobhistory.hooks import Hook, Hooks
 from jobhistory.ids import UUID7, parse_id
 from jobhistory.job import SyncJob
@@ -428,7 +429,8 @@ class JobHistory:
 
     def redacted_text(self, text: str) -> str:
         """The text as it is stored: without secrets, and storable. A redactor that fails costs the text only."""
-        return _until_it_stays(lambda value: mend_text(self._without_secrets(value)), text)
+        plain = str.__str__(text) if isinstance(text, str) else mend_text(text)
+        return _until_it_stays(lambda value: mend_text(self._without_secrets(value)), plain)
 
     def redacted(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object as it is stored: likewise, also without what stands under keys that look secret."""
@@ -445,8 +447,8 @@ class JobHistory:
             return text
         try:
             return self._redact(text if isinstance(text, str) else mend_text(text))
-        except Exception:  # noqa: BLE001  # a failure is reported all the same
-            _log.exception("the redactor failed: the text is not stored")
+        except Exception as error:  # noqa: BLE001  # a failure is reported all the same
+            _log.error("the redactor failed: the text is not stored", exc_info=alone(error))
             return "[not stored: the redactor failed]"
 
     def _redacted_job(self, job: SyncJob) -> SyncJob:

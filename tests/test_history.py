@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 from uuid import UUID, uuid5
 
 import attrs
@@ -743,6 +743,20 @@ def test_a_failure_is_redacted_and_made_storable(history: JobHistory) -> None:
     assert failed.error.startswith(rf"\x00{HIDDEN}\ud800xxx")
     assert "[cut: " in failed.error
     assert {"password": "[redacted]", "1": HIDDEN, "odd": [str(NOON)], "tuple": [HIDDEN]} == failed.error_details
+
+
+def test_a_failure_that_can_neither_be_shown_nor_compared_is_kept(history: JobHistory) -> None:
+    class BrokenError(Exception):
+        def _refuse(self, *_: object) -> NoReturn:
+            raise RuntimeError
+
+        __str__ = __repr__ = __eq__ = _refuse
+        __hash__ = Exception.__hash__
+
+    failed = history.fail(history.enqueue(CONNECTION).id, error=BrokenError())  # type: ignore[arg-type]
+    assert failed.error is not None
+    assert "BrokenError" in failed.error
+    assert "cannot be shown" in failed.error
 
 
 @pytest.mark.parametrize("limit", [256, 1024, 4096, 16 * 1024, 64 * 1024])

@@ -57,7 +57,7 @@ class Connections:
             _ALL.add(self)
 
     def read(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
-        """All rows of one SELECT."""
+        """All rows of one SELECT; where another program wrote text that is no UTF-8, each text is bytes."""
         slot = self._slot()
         with slot.lock:
             if slot.connection is not None:
@@ -68,8 +68,14 @@ class Connections:
                     pass  # tried again with patience, or said, below: which costs, so that what works goes without
             with self._translated:
                 connection = self._connection()
-                rows: list[Any] = self._patiently(lambda: connection.execute(sql, parameters).fetchall())
+                rows: list[Any] = self._patiently(lambda: _rows(connection, sql, parameters))
                 return rows
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[sqlite3.Connection]:
+        """This thread's connection, outside of a transaction; no fork happens meanwhile."""
+        with self._slot().lock, self._translated:
+            yield self._connection()
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -168,6 +174,21 @@ class _Translated:
     ) -> None:
         if isinstance(error, sqlite3.Error):
             raise storage_error(self._path, error) from error
+
+
+def _rows(
+    connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] | Mapping[str, Any]
+) -> list[tuple[Any, ...]]:
+    try:
+        return connection.execute(sql, parameters).fetchall()
+    except sqlite3.OperationalError as error:
+        if not str(error).startswith("Could not decode to UTF-8"):
+            raise
+    connection.text_factory = bytes
+    try:
+        return connection.execute(sql, parameters).fetchall()
+    finally:
+        connection.text_factory = str
 
 
 class _Slot:
