@@ -72,7 +72,9 @@ class JobHistory:
         new_id: gives the ids of new jobs; UUIDv7 from the clock if left out.
         redact: takes secrets out of every text before it is stored; None stores all as it comes.
         hooks: called in order after each commit of this process with the job; heartbeats are left out, and
-            errors are logged.
+            errors are logged. One thread calls them at a time: a write made meanwhile returns at once, and
+            that thread tells of it too. A hook holds up the thread that calls it, which may be the one that
+            writes for a Run: one that takes longer than a heartbeat should hand on its work.
     """
 
     def __init__(
@@ -410,7 +412,7 @@ class JobHistory:
                 self.repository.register(id)
             self._write(jobs, add)
 
-    def _write(self, jobs: Iterable[SyncJob], write: Callable[[], None]) -> None:
+    def _write(self, jobs: list[SyncJob], write: Callable[[], None]) -> None:
         self._hooks.after(lambda: _settle(write), jobs)
 
     def redacted_text(self, text: str) -> str:
