@@ -178,8 +178,9 @@ class InMemoryJobRepository:
 
     def wait_for_changes(self, after: str | None, timeout: float) -> bool:
         number = check_token(after)
+        longest = min(timeout, threading.TIMEOUT_MAX)
         with self._open():
-            return self._written.wait_for(lambda: self._closed or bool(self._feed.since(number, 1)), timeout)
+            return self._written.wait_for(lambda: self._closed or bool(self._feed.since(number, 1)), longest)
 
     @contextmanager
     def _open(self) -> Iterator[None]:
