@@ -1196,6 +1196,37 @@ def test_a_hook_may_fork(repository: JobRepository) -> None:
         assert [0] == [os.waitpid(pid, 0)[1] for pid in children]
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_forked_while_other_threads_read_and_write_can_do_so_too(repository: JobRepository) -> None:
+    ended = threading.Event()
+    children: list[int] = []
+    history: JobHistory
+
+    def work(number: int) -> None:
+        while not ended.is_set():
+            history.enqueue(CONNECTION, job_id=uuid5(CONNECTION, str(number)))
+            history.list_jobs(CONNECTION, limit=1000)
+
+    with JobHistory(repository) as history, ThreadPoolExecutor(3) as threads:
+        history.register(CONNECTION)
+        history.add_many(jobs(*range(1000)))
+        for number in range(3):
+            threads.submit(work, number)
+        for _ in range(8):
+            pid = os.fork()
+            if not pid:
+                code = 1
+                with suppress(BaseException):
+                    signal.alarm(30)
+                    history.start(history.enqueue(CONNECTION).id)
+                    code = 0
+                os._exit(code)
+            children.append(os.waitpid(pid, 0)[1])
+        ended.set()
+
+    assert [0] * 8 == children
+
+
 # ---- What is injected
 
 
