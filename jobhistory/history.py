@@ -417,7 +417,7 @@ class JobHistory:
 
     def redacted_text(self, text: str) -> str:
         """The text as it is stored: without secrets, and storable. A redactor that fails costs the text only."""
-        return _until_it_stays(lambda value: mend_text(self._without_secrets(value)), text)
+        return _until_it_stays(lambda value: mend_text(self.without_secrets(value)), text)
 
     def redacted(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object as it is stored: likewise, also without what stands under keys that look secret."""
@@ -425,11 +425,12 @@ class JobHistory:
             return mend_json(value)
         # Before it is cut: a secret cut in two is not known as one.
         with contextlib.suppress(Exception):  # it is no JSON yet
-            value = redact_json(value, self._without_secrets)
+            value = redact_json(value, self.without_secrets)
         # And after: what is no JSON shows its text, and so its secrets, only when it is mended.
-        return _until_it_stays(lambda value: mend_json(redact_json(value, self._without_secrets)), mend_json(value))
+        return _until_it_stays(lambda value: mend_json(redact_json(value, self.without_secrets)), mend_json(value))
 
-    def _without_secrets(self, text: str) -> str:
+    def without_secrets(self, text: str) -> str:
+        """The text without secrets, as long as it is: for what is cut afterwards."""
         if self._redact is None:
             return text
         try:
