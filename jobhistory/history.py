@@ -20,7 +20,7 @@ from jobhistory.errors import (
     UnknownOutcomeError,
 )
 from jobhistory.hooks import Hook, Hooks
-from jobhistory.ids import UUID7, parse_id
+from jobhistory.ids import UUID7, parse_id, worker_name
 from jobhistory.job import SyncJob
 from jobhistory.reaping import CONFIRM_FOR, SILENT_FOR, Reaper, Reaping, reap
 from jobhistory.redact import Redactor, redact_json
@@ -35,7 +35,7 @@ from jobhistory.repository import (
     check_statuses,
     position_of,
 )
-from jobhistory.run import Run, worker_name
+from jobhistory.run import Run
 from jobhistory.status import JobStatus
 from jobhistory.storable import mend_json, mend_text
 from jobhistory.times import seconds, utc_now
