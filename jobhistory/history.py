@@ -21,7 +21,7 @@ from jobhistory.errors import (
 )
 from jobhistory.failure import alone
 from jobhistory.hooks import Hook, Hooks
-from jobhistory.ids import UUID7, parse_id
+from jobhistory.ids import UUID7, parse_id, worker_name
 from jobhistory.job import SyncJob
 from jobhistory.reaping import CONFIRM_FOR, SILENT_FOR, Reaper, Reaping, reap
 from jobhistory.redact import Redactor, redact_json
@@ -37,7 +37,7 @@ from jobhistory.repository import (
     check_statuses,
     position_of,
 )
-from jobhistory.run import Run, worker_name
+from jobhistory.run import Run
 from jobhistory.status import JobStatus
 from jobhistory.storable import mend_json, mend_text
 from jobhistory.times import seconds, utc_now
@@ -74,7 +74,9 @@ class JobHistory:
         new_id: gives the ids of new jobs; UUIDv7 from the clock if left out.
         redact: takes secrets out of every text before it is stored; None stores all as it comes.
         hooks: called in order after each commit of this process with the job; heartbeats are left out, and
-            errors are logged.
+            errors are logged. One thread calls them at a time: a write made meanwhile returns at once, and
+            that thread tells of it too. A hook holds up the thread that calls it, which may be the one that
+            writes for a Run: one that takes longer than a heartbeat should hand on its work.
     """
 
     def __init__(
@@ -424,13 +426,13 @@ class JobHistory:
                 self.repository.register(id)
             self._write(jobs, add)
 
-    def _write(self, jobs: Iterable[SyncJob], write: Callable[[], None]) -> None:
+    def _write(self, jobs: list[SyncJob], write: Callable[[], None]) -> None:
         self._hooks.after(lambda: _settle(write), jobs)
 
     def redacted_text(self, text: str) -> str:
         """The text as it is stored: without secrets, and storable. A redactor that fails costs the text only."""
         plain = str.__str__(text) if isinstance(text, str) else mend_text(text)
-        return _until_it_stays(lambda value: mend_text(self._without_secrets(value)), plain)
+        return _until_it_stays(lambda value: mend_text(self.without_secrets(value)), plain)
 
     def redacted(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object as it is stored: likewise, also without what stands under keys that look secret."""
@@ -438,11 +440,12 @@ class JobHistory:
             return mend_json(value)
         # Before it is cut: a secret cut in two is not known as one.
         with contextlib.suppress(Exception):  # it is no JSON yet
-            value = redact_json(value, self._without_secrets)
+            value = redact_json(value, self.without_secrets)
         # And after: what is no JSON shows its text, and so its secrets, only when it is mended.
-        return _until_it_stays(lambda value: mend_json(redact_json(value, self._without_secrets)), mend_json(value))
+        return _until_it_stays(lambda value: mend_json(redact_json(value, self.without_secrets)), mend_json(value))
 
-    def _without_secrets(self, text: str) -> str:
+    def without_secrets(self, text: str) -> str:
+        """The text without secrets, as long as it is: for what is cut afterwards."""
         if self._redact is None:
             return text
         try:

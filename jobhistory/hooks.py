@@ -7,7 +7,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from jobhistory.failure import alone
 from jobhistory.job import SyncJob
@@ -29,7 +29,7 @@ class Hooks:
     def begin(self) -> None:
         """With nothing to tell; so does a forked child, for what its parent's other threads were telling."""
         self._news: deque[SyncJob] = deque()
-        self._telling = False
+        self._telling = threading.Lock()
         self._in_order = threading.RLock()
 
     @staticmethod
@@ -38,22 +38,25 @@ class Hooks:
         for hooks in list(_ALL):
             hooks.begin()
 
-    def after(self, write: Callable[[], None], jobs: Iterable[SyncJob]) -> None:
-        """Write, then tell of the jobs; writes of other threads wait, so that the order is that of the commits."""
-        if not self._hooks:
+    def after(self, write: Callable[[], None], jobs: Sequence[SyncJob]) -> None:
+        """Write, then tell of the jobs, in the order of the commits.
+
+        While a hook runs, nobody else waits: what is written meanwhile, by another thread or by a hook, is
+        told by the thread that is telling already.
+        """
+        if not self._hooks or not jobs:
             write()
             return
         with self._in_order:
             write()
             self._news.extend(jobs)
-            if self._telling:  # a hook wrote: what it adds is told below it
-                return
-            self._telling = True
+        telling = self._telling
+        while self._news and telling.acquire(blocking=False):  # again, where news came as it was let go of
             try:
                 while self._news:
                     self._tell(self._news.popleft())
             finally:
-                self._telling = False
+                telling.release()
 
     def _tell(self, job: SyncJob) -> None:
         for hook in self._hooks:

@@ -1,4 +1,4 @@
-"""Making and reading ids: UUIDv7 for new jobs, any UUID for given ones."""
+"""Making and reading ids: UUIDv7 for new jobs, any UUID for given ones; and the names of workers."""
 
 from __future__ import annotations
 
@@ -63,3 +63,8 @@ class UUID7:
             bits = self._last
         head, tail = bits >> 74, bits & (1 << 62) - 1
         return UUID(int=head << 80 | 0x7 << 76 | (bits >> 62 & 0xFFF) << 64 | 0b10 << 62 | tail)
+
+
+def worker_name(host: str | None = None) -> str:
+    """`host:pid:tag`: this host (or the name given), this process, and a tag that is new at each call."""
+    return f"{host or os.uname().nodename}:{os.getpid()}:{os.urandom(4).hex()}"

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from jobhistory.errors import ConflictError, JobNotFoundError
+from jobhistory.ids import worker_name
 from jobhistory.job import SyncJob
 from jobhistory.repository import MAX_LIMIT, Position
-from jobhistory.run import HEARTBEAT_INTERVAL, worker_name
+from jobhistory.run import HEARTBEAT_INTERVAL
 from jobhistory.status import JobStatus
 from jobhistory.times import seconds, to_wire
 

@@ -244,7 +244,10 @@ class WaitsForChanges(Protocol):
     """An optional ability: to wait for a write. Where a repository lacks it, JobHistory asks again and again."""
 
     def wait_for_changes(self, after: str | None, timeout: float) -> bool:
-        """Wait until there may be changes after the token: True; False after `timeout` seconds without."""
+        """Wait until there may be changes after the token: True; False after `timeout` seconds without.
+
+        Any number of seconds will do. Raises InvalidCursorError for a bad token; closing ends the wait.
+        """
         ...
 
 

@@ -24,6 +24,7 @@ from jobhistory.errors import (
     UnknownOutcomeError,
 )
 from jobhistory.failure import alone, causes_of, described, details_of, means_stop
+from jobhistory.ids import worker_name
 from jobhistory.job import MAX_COUNT, SyncJob
 from jobhistory.sigterm import sigterm
 from jobhistory.status import JobStatus
@@ -59,7 +60,7 @@ class Run:
     In between a thread of its own writes: the counts when they moved, a heartbeat when one is due; else it
     looks whether the job was asked to stop. What fails there is logged and tried again. Leaving tries for
     60 s; then it raises StorageError with the counts in its message, or logs that, where an exception of the
-    worker's is under way.
+    worker's is under way. A Ctrl-C that comes while it leaves goes on once the end is recorded, in one more try.
 
     A worker whose job was finished, reaped or deleted elsewhere gets LostJobError from the next method it
     calls, and at the latest on leaving; nothing of what it does is written any more.
@@ -90,6 +91,7 @@ class Run:
         self.worker = check_text("worker", worker_name(worker))
         """Who claims it, as `host:pid:tag`."""
         self._history = history
+        self._now = history.clock
         self._job_id = job_id
         self._flush_interval = _interval("flush_interval", flush_interval)
         self._heartbeat_interval = _interval("heartbeat_interval", heartbeat_interval)
@@ -104,6 +106,7 @@ class Run:
         self._stop = False
         self._reason: str | None = None
         self._started = self._written = 0.0
+        self._last: Step | None = None
         self._left = threading.Event()
         self._writer: threading.Thread | None = None
 
@@ -199,22 +202,29 @@ class Run:
         if os.getpid() != self._pid or self._over:
             return False
         try:
-            self._leave()
-            return self._job is not None and self._end(error)
+            return self._end(error)
+        except BaseException as raised:
+            if not isinstance(raised, Exception):  # a Ctrl-C, or a hook's: the end is recorded all the same
+                self._end(error, interrupted=True)
+            raise
         finally:
             sigterm.unwatch(self.request_cancel)
 
-    def _end(self, error: BaseException | None) -> bool:
-        """Record how it ended, and say whether the error stays inside."""
+    def _end(self, error: BaseException | None, *, interrupted: bool = False) -> bool:
+        """Leave, record how it ended, and say whether the error stays inside; once interrupted, be quick."""
+        self._leave()
+        if self._job is None:
+            return False
         causes = causes_of(error)
         stays_inside = error is not None and all(self._is_own(cause, JobCancelled) for cause in causes)
         if any(self._is_own(cause, LostJobError) for cause in causes):
             return False
         try:
             self._require_ours()
-            self._write_to_the_end(self._ending(error, causes))
+            self._last = self._last or self._ending(error, causes)
+            self._write_to_the_end(self._last, 0 if interrupted else FINISH_WITHIN)
         except Exception as failed:
-            if error is None or stays_inside:
+            if (error is None or stays_inside) and not interrupted:
                 raise
             _log.error("job %s: its end could not be recorded", self.job.id, exc_info=alone(failed))
         return stays_inside
@@ -243,8 +253,8 @@ class Run:
 
         return step
 
-    def _write_to_the_end(self, step: Step) -> None:
-        """Write steps until the job is finished, trying again for a while where the storage fails."""
+    def _write_to_the_end(self, step: Step, within: float) -> None:
+        """Write steps until the job is finished, trying again `within` seconds where the storage fails."""
         begun = self._history.monotonic()
         pause, longest = _PAUSES
         while not self.job.is_terminal:
@@ -252,7 +262,7 @@ class Run:
                 self._write(step)
             except StorageError as error:
                 waited = self._history.monotonic() - begun
-                if waited + pause > FINISH_WITHIN:
+                if waited + pause > within:
                     raise self._gave_up(error, waited) from error
                 _log.warning("job %s: %s; trying again in %.1f s", self.job.id, error, pause)
                 self._history.sleep(pause)
@@ -361,9 +371,6 @@ class Run:
         written = (job.entities_inserted, job.entities_updated, job.entities_deleted, job.entities_failed)
         return any(total > count for total, count in zip(self._totals, written, strict=True))
 
-    def _now(self) -> datetime:
-        return self._history.clock()
-
     # ---- Whose it is
 
     def _require_here(self) -> None:
@@ -386,11 +393,6 @@ class Run:
 
     def _is_own(self, error: BaseException, kind: type[_Own]) -> TypeGuard[_Own]:
         return isinstance(error, kind) and error.job_id == self.job.id
-
-
-def worker_name(host: str | None = None) -> str:
-    """`host:pid:tag`: this host (or the name given), this process, and a tag that is new at each call."""
-    return f"{host or os.uname().nodename}:{os.getpid()}:{os.urandom(4).hex()}"
 
 
 def _interval(field: str, value: float | timedelta) -> float:

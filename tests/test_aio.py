@@ -95,7 +95,7 @@ async def report_until_cancelled(run: AsyncRun) -> None:
 
 # ---- The same methods
 
-NO_IO = {"redacted", "redacted_text"}
+NO_IO = {"redacted", "redacted_text", "without_secrets"}
 """Methods of JobHistory that touch no storage: those of `history.history` will do."""
 RENAMED = {"Run": "AsyncRun", "Reaper": "AsyncReaper", "Iterator[SyncJob]": "AsyncIterator[SyncJob]"}
 

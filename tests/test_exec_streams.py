@@ -221,6 +221,32 @@ def test_no_secret_in_a_tail_is_kept_however_it_is_cut(secret: str, length: int)
     assert "secret" not in tail.text(Redactor())
 
 
+KEY = "\n".join(["MIIEvQIBADANBgkqhkiG9w0BAQEFAASCsecret"] * 5)
+
+
+@pytest.mark.parametrize(
+    "secret", [f"-----BEGIN PRIVATE KEY-----\n{KEY}\n-----END PRIVATE KEY-----\n", "password=" + "hunter2secret" * 7]
+)
+@pytest.mark.parametrize(
+    "filling", ["\N{ROCKET} ".encode(), b"\xff ", b"token ghp_" + b"A1b2C3d4" * 10 + b"\n"], ids=repr
+)
+def test_no_secret_in_a_tail_is_kept_however_wide_or_short_the_rest_of_it_is(secret: str, filling: bytes) -> None:
+    for length in range(0, 2_000, 7):
+        tail = Tail(100)
+
+        tail.see(secret.encode() + b" " + (filling * 1_000)[:length])
+
+        assert "secret" not in tail.text(Redactor())
+
+
+def test_a_tail_of_wide_characters_is_as_long_as_one_of_narrow_ones() -> None:
+    tail = Tail(100)
+
+    tail.see("\N{ROCKET}".encode() * 1_000)
+
+    assert "\N{ROCKET}" * 100 == tail.text(str)
+
+
 # ---- Terminals
 
 

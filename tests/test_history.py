@@ -1139,6 +1139,55 @@ def test_hooks_are_told_from_many_threads_in_the_order_of_the_commits(repository
         assert [1, 2, 3, 4] == [each.version for each in told if each.id == id]
 
 
+def test_a_slow_hook_holds_up_no_other_thread_and_is_told_later_of_what_was_written_meanwhile(
+    repository: JobRepository,
+) -> None:
+    entered, leave = threading.Event(), threading.Event()
+    told: list[SyncJob] = []
+
+    def slow(job: SyncJob) -> None:
+        told.append(job)
+        if job.source_connection_id == OTHER:
+            entered.set()
+            leave.wait()
+
+    with hooked(repository, slow) as history, ThreadPoolExecutor(2) as threads:
+        first = threads.submit(history.enqueue, OTHER)
+        entered.wait()
+        try:
+            created = threads.submit(history.enqueue, CONNECTION).result(60)
+            written = [created, *(threads.submit(step, history, created.id).result(60) for step in (start, report))]
+            threads.submit(beat, history, created.id).result(60)
+            assert 1 == len(told)
+        finally:
+            leave.set()
+        assert [first.result(), *written] == told
+
+
+def test_a_hook_may_run_a_job_whose_thread_writes(repository: JobRepository) -> None:
+    told: list[tuple[UUID, JobStatus, int]] = []
+    history: JobHistory
+
+    def syncing(job: SyncJob) -> None:
+        told.append((job.source_connection_id, job.status, job.entities_inserted))
+        if job.source_connection_id == OTHER:
+            with history.track(CONNECTION, flush_interval=0) as run:
+                run.report(inserted=1)
+                token = None
+                while not repository.get(run.job.id).entities_inserted:
+                    token = history.wait_for_changes(token)[-1].token
+
+    with hooked(repository, syncing) as history:
+        # Where it hangs, it hangs alone.
+        thread = threading.Thread(target=history.enqueue, args=(OTHER,), daemon=True)
+        thread.start()
+        thread.join(60)
+        assert not thread.is_alive()
+
+    story = [(JobStatus.PENDING, 0), (JobStatus.RUNNING, 0), (JobStatus.RUNNING, 1), (JobStatus.COMPLETED, 1)]
+    assert [(OTHER, JobStatus.PENDING, 0), *((CONNECTION, *each) for each in story)] == told
+
+
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_forked_while_another_thread_tells_the_hooks_can_write(repository: JobRepository) -> None:
     entered, leave = threading.Event(), threading.Event()
@@ -1192,6 +1241,37 @@ def test_a_hook_may_fork(repository: JobRepository) -> None:
     with hooked(repository, forking) as history:
         history.enqueue(CONNECTION)
         assert [0] == [os.waitpid(pid, 0)[1] for pid in children]
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_forked_while_other_threads_read_and_write_can_do_so_too(repository: JobRepository) -> None:
+    ended = threading.Event()
+    children: list[int] = []
+    history: JobHistory
+
+    def work(number: int) -> None:
+        while not ended.is_set():
+            history.enqueue(CONNECTION, job_id=uuid5(CONNECTION, str(number)))
+            history.list_jobs(CONNECTION, limit=1000)
+
+    with JobHistory(repository) as history, ThreadPoolExecutor(3) as threads:
+        history.register(CONNECTION)
+        history.add_many(jobs(*range(1000)))
+        for number in range(3):
+            threads.submit(work, number)
+        for _ in range(8):
+            pid = os.fork()
+            if not pid:
+                code = 1
+                with suppress(BaseException):
+                    signal.alarm(30)
+                    history.start(history.enqueue(CONNECTION).id)
+                    code = 0
+                os._exit(code)
+            children.append(os.waitpid(pid, 0)[1])
+        ended.set()
+
+    assert [0] * 8 == children
 
 
 # ---- What is injected

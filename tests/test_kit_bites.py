@@ -3,14 +3,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
 
 from jobhistory.errors import JobHistoryError
-from jobhistory.repository import JobRepository
+from jobhistory.repository import JobRepository, WaitsForChanges
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.testing import JobRepositoryContract, run_machine
+from jobhistory.testing.rules.feed import WaitRules
 from tests.broken import FAULTS, STORIES, Fault
 
 RULES = [name for name in dir(JobRepositoryContract) if name.startswith("test_")]
@@ -54,6 +56,18 @@ def hold_often(rule: str, make: Callable[[], JobRepository]) -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_a_sound_repository_passes(rule: str) -> None:
     hold(rule, InMemoryJobRepository)
+
+
+class Unable(InMemoryJobRepository):
+    """It lacks what WaitsForChanges asks for."""
+
+    wait_for_changes: Any = None
+
+
+@pytest.mark.parametrize("rule", [name for name in dir(WaitRules) if name.startswith("test_")])
+def test_a_repository_without_an_optional_ability_passes(rule: str) -> None:
+    assert not isinstance(Unable(), WaitsForChanges)
+    hold(rule, Unable)
 
 
 @pytest.mark.parametrize(("fault", "rule"), [(fault, rule) for fault, rules in FAULTS.items() for rule in rules])

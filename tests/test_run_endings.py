@@ -361,6 +361,79 @@ def test_the_workers_own_error_comes_out_and_that_of_the_last_write_is_logged(
     assert "inserted=4" in str(last.exc_info[1])
 
 
+# ---- Ctrl-C while leaving
+
+
+def interrupted_leaving(troubled: Troubled, time: Time, story: str, *words: str) -> SteppedRun:
+    """The Run whose last writes met with these words, and out of which Ctrl-C came."""
+    run = stepped(time.history(troubled))
+
+    def sync() -> None:
+        with run:
+            run.report(inserted=5)
+            troubled.words["replace"].extend(words)
+            if story == "fails":
+                raise ZeroDivisionError
+            if story == "stops":
+                raise JobCancelled(run.job.id)
+
+    with pytest.raises(KeyboardInterrupt):
+        sync()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("story", "words"),
+    [(story, words) for story in ("completes", "fails", "stops") for words in ("Ctrl-C", "late Ctrl-C", "down,Ctrl-C")]
+    + [("stops", "fine,Ctrl-C"), ("stops", "fine,late Ctrl-C")],
+)
+def test_a_ctrl_c_while_leaving_goes_on_once_the_end_is_recorded(
+    repository: JobRepository, time: Time, story: str, words: str
+) -> None:
+    troubled = Troubled(repository)
+    run = interrupted_leaving(troubled, time, story, *words.split(","))
+    stored = repository.get(run.job.id)
+    assert STORIES[story] is stored.status
+    assert (5, 0, 0, 0) == counts(stored)
+    assert stored == run.job == troubled.landed[-1]
+
+
+def test_a_ctrl_c_while_the_writer_is_waited_for_goes_on_once_the_end_is_recorded(memory: JobHistory) -> None:
+    class Writer:
+        ident = 1
+        joins = iter([KeyboardInterrupt])
+
+        def join(self) -> None:
+            for error in self.joins:
+                raise error
+
+    run = stepped(memory)
+
+    def sync() -> None:
+        with run:
+            run.report(inserted=5)
+            run._writer = Writer()  # type: ignore[assignment]
+
+    with pytest.raises(KeyboardInterrupt):
+        sync()
+    assert JobStatus.COMPLETED is memory.get(run.job.id).status
+    assert (5, 0, 0, 0) == counts(run.job)
+
+
+def test_a_storage_that_is_down_does_not_hold_up_a_ctrl_c(
+    repository: JobRepository, time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = interrupted_leaving(Troubled(repository), time, "completes", "Ctrl-C", "down", "down")
+    assert [] == time.slept
+    assert [f"job {run.job.id}: its end could not be recorded"] == [record.getMessage() for record in caplog.records]
+    assert JobStatus.RUNNING is repository.get(run.job.id).status
+
+
+def test_a_second_ctrl_c_goes_on_at_once(repository: JobRepository, time: Time) -> None:
+    run = interrupted_leaving(Troubled(repository), time, "completes", "Ctrl-C", "Ctrl-C")
+    assert JobStatus.RUNNING is repository.get(run.job.id).status
+
+
 # ---- Every write may have an unknown outcome
 
 PATTERNS = [

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from uuid import UUID
 
 import pytest
@@ -360,6 +360,25 @@ def test_no_connection_is_open_during_a_fork(repository: SQLiteJobRepository, pa
     assert ended_well(pid)
     assert [] == descriptors(path)
     assert 2 == len(repository.connections())
+
+
+def test_a_wait_for_changes_misses_none_at_a_fork(repository: SQLiteJobRepository, path: Path) -> None:
+    looks = 0
+    read = repository._db.read
+
+    def look(sql: str, parameters: Any = ()) -> list[Any]:  # noqa: ANN401  as read has them
+        nonlocal looks
+        looks += 1
+        if looks == 5:  # it waits by now
+            with closing(SQLiteJobRepository(path)) as other:
+                other.add(job(0))
+            assert ended_well(forked(lambda: None))
+        return read(sql, parameters)
+
+    vars(repository._db)["read"] = look
+
+    assert repository.wait_for_changes(None, 60)
+    assert looks > 4
 
 
 def equal(expected: object, actual: object) -> None:

@@ -89,7 +89,7 @@ class Troubled:
     """A repository that fails as it is told: each call of a method takes the next word meant for it.
 
     "fine": it works. "down": nothing is done. "lost": nothing is done, and the outcome is unknown. "landed":
-    it is done, and the outcome is unknown.
+    it is done, and the outcome is unknown. "Ctrl-C": it comes before anything is done. "late Ctrl-C": it is done.
     """
 
     def __init__(self, repository: JobRepository, **words: Iterable[str]) -> None:
@@ -109,11 +109,15 @@ class Troubled:
                 raise StorageError("there", "is down")
             if word == "lost":
                 raise UnknownOutcomeError("there", "went silent")
+            if word == "Ctrl-C":
+                raise KeyboardInterrupt
             result = method(*args, **options)
             if name in ("add", "replace") and args[0] not in self.landed:
                 self.landed.append(args[0])
             if word == "landed":
                 raise UnknownOutcomeError("there", "went silent")
+            if word == "late Ctrl-C":
+                raise KeyboardInterrupt
             return result
 
         return call

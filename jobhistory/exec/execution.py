@@ -184,7 +184,7 @@ class Execution:
         details = {
             "exit_code": code,
             "signal": group.killed_by,
-            "stderr": self._tail.text(self.history.redacted_text),
+            "stderr": self._tail.text(self.history.without_secrets),
         }
         return code, CommandFailed(error, {name: value for name, value in details.items() if value})
 

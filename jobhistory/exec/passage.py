@@ -20,6 +20,8 @@ Write = Callable[[int, bytes], None]
 _CHUNK_BYTES = 64 * 1024
 # The most that a pipe holds, by Linux's /proc/sys/fs/pipe-max-size.
 _PIPE_BYTES = 2**20
+# For each character that is given out: so many that the half of them is enough, whatever their width.
+_BYTES_KEPT = 8
 _log = logging.getLogger("jobhistory")
 
 
@@ -120,15 +122,18 @@ class Tail:
 
     def see(self, chunk: bytes) -> None:
         """Take the next piece."""
-        # Twice as much is kept, so that what the cut leaves of a secret at its start is out of the text.
         seen = self._kept + chunk
-        self._kept = seen[-2 * self._characters :]
+        self._kept = seen[-_BYTES_KEPT * self._characters :]
         self._cut = self._cut or len(seen) > len(self._kept)
 
     def text(self, redact: Callable[[str], str]) -> str:
         """The end, redacted, from the start of a line where one starts in it."""
-        text = redact(self._kept.decode(errors="replace"))
-        if not self._cut and len(text) <= self._characters:
+        kept = self._kept.decode(errors="replace")
+        text = redact(kept)
+        if self._cut:
+            # What the cut left of a secret is no longer known as one; it is in the first half, if anywhere.
+            text = text[len(redact(kept[: len(kept) // 2])) :]
+        elif len(text) <= self._characters:
             return text
         text = text[-self._characters :]
         return text.partition("\n")[2] or text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from array import array
 from bisect import bisect_left, bisect_right, insort
@@ -40,6 +41,10 @@ from jobhistory.times import utc
 _T = TypeVar("_T")
 _Key = tuple[datetime, UUID]
 
+_LOCK = threading.RLock()
+# A child has no thread that would release a lock which another held: so nobody else holds it at a fork.
+os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
+
 
 class InMemoryJobRepository:
     """A JobRepository in memory, for one process: threads may share it, a forked child gets a copy.
@@ -48,8 +53,7 @@ class InMemoryJobRepository:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._written = threading.Condition(self._lock)
+        self._written = threading.Condition(_LOCK)
         self._closed = False
         self._names: dict[UUID, str | None] = {}
         self._jobs: dict[UUID, SyncJob] = {}
@@ -172,7 +176,7 @@ class InMemoryJobRepository:
             return [Change(str(number), self._jobs[id]) for number, id in announced]
 
     def close(self) -> None:
-        with self._lock:
+        with _LOCK:
             self._closed = True
             self._written.notify_all()
 
@@ -182,12 +186,13 @@ class InMemoryJobRepository:
 
     def wait_for_changes(self, after: str | None, timeout: float) -> bool:
         number = check_token(after)
+        longest = min(timeout, threading.TIMEOUT_MAX)
         with self._open():
-            return self._written.wait_for(lambda: self._closed or bool(self._feed.since(number, 1)), timeout)
+            return self._written.wait_for(lambda: self._closed or bool(self._feed.since(number, 1)), longest)
 
     @contextmanager
     def _open(self) -> Iterator[None]:
-        with self._lock:
+        with _LOCK:
             if self._closed:
                 raise StorageError("memory:", "is closed: open it anew")
             yield

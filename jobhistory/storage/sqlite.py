@@ -288,6 +288,8 @@ _NEWEST_OF = _NEWEST.format(
     connections="json_each(?) AS asked CROSS JOIN source_connections AS c ON c.number = asked.value"
 )
 _CHANGES = f"SELECT j.change, {_JOBS.strip().removeprefix('SELECT ')} WHERE j.change > ? ORDER BY j.change LIMIT ?"
+# A connection's data_version would cost less to look at, but one that is opened anew, after a fork, may repeat it.
+_CHANGED = "SELECT 1 FROM jobs WHERE change > ? LIMIT 1"
 
 
 @functools.cache
@@ -490,16 +492,13 @@ class SQLiteJobRepository:
         return str(following - 1) if following > 1 else None
 
     def wait_for_changes(self, after: str | None, timeout: float) -> bool:
-        # The version moves with every commit of another connection; so it is read before the changes are.
+        number = check_token(after)
         deadline = time.monotonic() + timeout
-        seen = self._db.read("PRAGMA data_version")
-        if self.changes(after, limit=1):
-            return True
-        while (left := deadline - time.monotonic()) > 0:
+        while not self._db.read(_CHANGED, (number,)):
+            if (left := deadline - time.monotonic()) <= 0:
+                return False
             time.sleep(min(left, _LOOK_EVERY))
-            if self._db.read("PRAGMA data_version") != seen:
-                return True
-        return False
+        return True
 
     def backup(self, destination: str | os.PathLike[str]) -> None:
         backup(self.path, self._db, Path(destination))

@@ -13,7 +13,7 @@ Each test's name is the rule it holds, and its failure says the rule in full. Th
 from __future__ import annotations
 
 from jobhistory.testing.rules.connections import ConnectionRules
-from jobhistory.testing.rules.feed import FeedRules
+from jobhistory.testing.rules.feed import FeedRules, WaitRules
 from jobhistory.testing.rules.reading import ActiveRules, ListRules, NewestRules
 from jobhistory.testing.rules.sharing import CloseRules, RaceRules
 from jobhistory.testing.rules.values import ValueRules
@@ -30,6 +30,7 @@ class JobRepositoryContract(
     ActiveRules,
     NewestRules,
     FeedRules,
+    WaitRules,
     ValueRules,
     RaceRules,
     CloseRules,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from itertools import count
 from typing import Any
@@ -181,3 +182,45 @@ class FeedSweptTooFar(InMemoryJobRepository):
     def changes(self, after: str | None = None, *, limit: int = 1000) -> list[Change]:
         changes = super().changes(after, limit=limit)
         return [change for change in changes if change.job.source_connection_id not in self.forgotten]
+
+
+@caught_by("test_a_change_ends_the_wait", story=False)
+class WaitsForNothing(InMemoryJobRepository):
+    """A wait looks once."""
+
+    def wait_for_changes(self, after: str | None, timeout: float) -> bool:  # noqa: ARG002  the fault
+        return super().wait_for_changes(after, 0)
+
+
+@caught_by("test_a_change_ends_the_wait", story=False)
+class LongWaitsOverflow(InMemoryJobRepository):
+    """A timeout goes to the operating system as it came."""
+
+    def wait_for_changes(self, after: str | None, timeout: float) -> bool:
+        threading.Event().wait(timeout)
+        return super().wait_for_changes(after, 0)
+
+
+@caught_by("test_a_wait_without_a_change_ends_with_its_time", story=False)
+class WakesForNothing(InMemoryJobRepository):
+    """A wait always says that there may be changes."""
+
+    def wait_for_changes(self, after: str | None, timeout: float) -> bool:
+        return super().wait_for_changes(after, timeout) or True
+
+
+@caught_by("test_a_wait_takes_a_token_that_was_given", story=False)
+class WaitsBehindAnyToken(InMemoryJobRepository):
+    """A token that was never given is waited behind."""
+
+    def wait_for_changes(self, after: str | None, timeout: float) -> bool:
+        known = {change.token for change in self.changes()}
+        return super().wait_for_changes(after if after in known else None, timeout)
+
+
+@caught_by("test_closing_ends_the_wait", story=False)
+class WaitsThoughItIsClosed(InMemoryJobRepository):
+    """Who waits is let go by closing, but who comes later is not told of it."""
+
+    def wait_for_changes(self, after: str | None, timeout: float) -> bool:
+        return not self._closed and super().wait_for_changes(after, timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from jobhistory.errors import (
@@ -10,8 +11,9 @@ from jobhistory.errors import (
     InvalidCursorError,
     InvalidTransitionError,
     SourceConnectionNotFoundError,
+    StorageError,
 )
-from jobhistory.repository import Change, JobRepository
+from jobhistory.repository import Change, JobRepository, WaitsForChanges
 from jobhistory.status import JobStatus
 from jobhistory.testing.rules.base import (
     CONNECTION,
@@ -27,6 +29,9 @@ from jobhistory.testing.rules.base import (
     latest_token,
 )
 from jobhistory.testing.stateful import answer
+
+_ROUNDS = 5
+_PATIENCE = 60
 
 
 class FeedRules(Rules):
@@ -140,3 +145,48 @@ class FeedRules(Rules):
         bad += [token.encode(), 0, 1, 1.0, True, repository.changes()[0]]
         answers = {repr(after): answer(repository.changes, after) for after in bad}
         assert dict.fromkeys(answers, InvalidCursorError) == answers
+
+
+class WaitRules(Rules):
+    """Whoever waits for changes is woken by them; what cannot wait (see WaitsForChanges) passes."""
+
+    def test_a_change_ends_the_wait(self, repository: JobRepository) -> None:
+        """A wait is over, with True, once there is a change after the token, however long its timeout is."""
+        if isinstance(repository, WaitsForChanges):
+            answers: list[object] = []
+            with ThreadPoolExecutor(1) as elsewhere:
+                for number in range(_ROUNDS):
+                    waiting = elsewhere.submit(repository.wait_for_changes, latest_token(repository), 1e10)
+                    add(repository, job(number))
+                    answers.append(_end(waiting))
+                repository.close()  # what still waits is let go
+            assert [True] * _ROUNDS == answers
+
+    def test_a_wait_without_a_change_ends_with_its_time(self, repository: JobRepository) -> None:
+        """Where nothing is written, a wait gives False after its timeout."""
+        if isinstance(repository, WaitsForChanges):
+            assert [False] * 2 == [repository.wait_for_changes(None, timeout) for timeout in (0, 0.05)]
+            add(repository, job(1))
+            token = latest_token(repository)
+            assert [False] * 2 == [repository.wait_for_changes(token, timeout) for timeout in (0, 0.05)]
+
+    def test_a_wait_takes_a_token_that_was_given(self, repository: JobRepository) -> None:
+        """Anything else as a token raises InvalidCursorError, as it does from changes."""
+        if isinstance(repository, WaitsForChanges):
+            add(repository, job(1))
+            assert InvalidCursorError is answer(repository.wait_for_changes, "no such token", 0)
+
+    def test_closing_ends_the_wait(self, repository: JobRepository) -> None:
+        """Closing lets go of who waits; to wait after it raises StorageError."""
+        if isinstance(repository, WaitsForChanges):
+            with ThreadPoolExecutor(1) as elsewhere:
+                waiting = elsewhere.submit(answer, repository.wait_for_changes, None, 1e10)
+                repository.close()
+                assert _end(waiting) in (True, False, StorageError)
+            assert StorageError is answer(repository.wait_for_changes, None, 0)
+
+
+def _end(waiting: Future[Any]) -> object:
+    """What came of a wait: its answer, its error, or that it goes on all the same."""
+    ended, _ = wait([waiting], _PATIENCE)
+    return (waiting.exception() or waiting.result()) if ended else "still waiting"
