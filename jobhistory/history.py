@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, TypedDict, Unpack
 from uuid import UUID
-
-import attrs
 
 from jobhistory.errors import (
     ConflictError,
@@ -23,7 +19,7 @@ from jobhistory.hooks import Hook, Hooks
 from jobhistory.ids import UUID7, parse_id
 from jobhistory.job import SyncJob
 from jobhistory.reaping import CONFIRM_FOR, SILENT_FOR, Reaper, Reaping, reap
-from jobhistory.redact import Redactor, redact_json
+from jobhistory.redact import Redactor
 from jobhistory.repository import (
     MAX_LIMIT,
     Before,
@@ -36,16 +32,11 @@ from jobhistory.repository import (
     position_of,
 )
 from jobhistory.run import Run, worker_name
+from jobhistory.sanitizer import Redact, Sanitizer
 from jobhistory.status import JobStatus
-from jobhistory.storable import mend_json, mend_text
 from jobhistory.times import seconds, utc_now
 
-Redact = Callable[[str], str]
-"""Takes the secrets out of a text."""
 _POLL_EVERY = 0.5
-_ROUNDS = 5
-_Value = TypeVar("_Value")
-_log = logging.getLogger("jobhistory")
 
 
 class RunOptions(TypedDict, total=False):
@@ -91,7 +82,7 @@ class JobHistory:
         self.monotonic = monotonic
         self.sleep = sleep
         self._new_id = new_id or UUID7(clock)
-        self._redact = redact
+        self._sanitizer = Sanitizer(redact)
         self._hooks = Hooks(hooks)
 
     def register(self, source_connection_id: UUID | str, name: str | None = None) -> SourceConnection:
@@ -126,7 +117,7 @@ class JobHistory:
             created_at=self.clock(),
             metadata=dict(metadata) if isinstance(metadata, Mapping) else metadata,
         )
-        job = self._redacted_job(job)
+        job = self._sanitizer.job(job)
         try:
             self._add([job], lambda: self.repository.add(job, exclusive=exclusive))
         except DuplicateJobError:
@@ -141,7 +132,7 @@ class JobHistory:
 
         Jobs that are stored already, as they are, are left alone. Raises DuplicateJobError.
         """
-        ready = [self._redacted_job(job) for job in jobs]
+        ready = [self._sanitizer.job(job) for job in jobs]
         self._add(ready, lambda: self.repository.add_many(ready))
 
     def get(self, job_id: UUID | str) -> SyncJob:
@@ -415,47 +406,11 @@ class JobHistory:
 
     def redacted_text(self, text: str) -> str:
         """The text as it is stored: without secrets, and storable. A redactor that fails costs the text only."""
-        return _until_it_stays(lambda value: mend_text(self._without_secrets(value)), text)
+        return self._sanitizer.text(text)
 
     def redacted(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object as it is stored: likewise, also without what stands under keys that look secret."""
-        if self._redact is None:
-            return mend_json(value)
-        # Before it is cut: a secret cut in two is not known as one.
-        with contextlib.suppress(Exception):  # it is no JSON yet
-            value = redact_json(value, self._without_secrets)
-        # And after: what is no JSON shows its text, and so its secrets, only when it is mended.
-        return _until_it_stays(lambda value: mend_json(redact_json(value, self._without_secrets)), mend_json(value))
-
-    def _without_secrets(self, text: str) -> str:
-        if self._redact is None:
-            return text
-        try:
-            return self._redact(text if isinstance(text, str) else mend_text(text))
-        except Exception:  # noqa: BLE001  # a failure is reported all the same
-            _log.exception("the redactor failed: the text is not stored")
-            return "[not stored: the redactor failed]"
-
-    def _redacted_job(self, job: SyncJob) -> SyncJob:
-        if self._redact is None:
-            return job
-        changes: dict[str, Any] = {}
-        if job.error is not None:
-            changes["error"] = self.redacted_text(job.error)
-        if (details := job.error_details) is not None:
-            changes["error_details"] = self.redacted(details)
-        if (metadata := job.metadata) is not None:
-            changes["metadata"] = self.redacted(metadata)
-        return attrs.evolve(job, **changes) if changes else job
-
-
-def _until_it_stays(clean: Callable[[_Value], _Value], value: _Value) -> _Value:
-    """Clean again what cleaning changed: a cut may leave half a mask, and an import must find nothing to change."""
-    for _ in range(_ROUNDS):
-        if (cleaned := clean(value)) == value:
-            break
-        value = cleaned
-    return value
+        return self._sanitizer.json(value)
 
 
 def _settle(write: Callable[[], None]) -> None:
