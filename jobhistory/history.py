@@ -9,16 +9,12 @@ from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 from uuid import UUID
 
-from jobhistory.errors import (
-    ConflictError,
-    DuplicateJobError,
-    SourceConnectionNotFoundError,
-    UnknownOutcomeError,
-)
-from jobhistory.hooks import Hook, Hooks
+from jobhistory.errors import DuplicateJobError
+from jobhistory.hooks import Hook
 from jobhistory.ids import UUID7, parse_id
 from jobhistory.job import SyncJob
 from jobhistory.reaping import CONFIRM_FOR, SILENT_FOR, Reaper, Reaping, reap
+from jobhistory.recorder import Recorder
 from jobhistory.redact import Redactor
 from jobhistory.repository import (
     MAX_LIMIT,
@@ -83,7 +79,7 @@ class JobHistory:
         self.sleep = sleep
         self._new_id = new_id or UUID7(clock)
         self._sanitizer = Sanitizer(redact)
-        self._hooks = Hooks(hooks)
+        self._recorder = Recorder(repository, hooks)
 
     def register(self, source_connection_id: UUID | str, name: str | None = None) -> SourceConnection:
         """Make a source connection known, or rename it. Raises NameTakenError, InvalidJobError."""
@@ -119,7 +115,7 @@ class JobHistory:
         )
         job = self._sanitizer.job(job)
         try:
-            self._add([job], lambda: self.repository.add(job, exclusive=exclusive))
+            self._recorder.add([job], lambda: self.repository.add(job, exclusive=exclusive))
         except DuplicateJobError:
             stored = self.repository.get(job.id)
             if job_id is None or stored.source_connection_id != job.source_connection_id:
@@ -133,7 +129,7 @@ class JobHistory:
         Jobs that are stored already, as they are, are left alone. Raises DuplicateJobError.
         """
         ready = [self._sanitizer.job(job) for job in jobs]
-        self._add(ready, lambda: self.repository.add_many(ready))
+        self._recorder.add(ready, lambda: self.repository.add_many(ready))
 
     def get(self, job_id: UUID | str) -> SyncJob:
         """The job. Raises JobNotFoundError."""
@@ -227,7 +223,7 @@ class JobHistory:
                 return job.cancel(at=self.clock(), reason=text)
             return job.request_cancel(at=self.clock())
 
-        return self._update(job_id, step)
+        return self._recorder.update(parse_id(job_id), step)
 
     # For workers that cannot hold a Run: the same steps by id.
 
@@ -243,7 +239,7 @@ class JobHistory:
                 return job
             return job.start(at=self.clock(), worker=name)
 
-        return self._update(job_id, step)
+        return self._recorder.update(parse_id(job_id), step)
 
     def report(
         self,
@@ -255,19 +251,19 @@ class JobHistory:
         failed: int | None = None,
     ) -> SyncJob:
         """Set a running job's totals so far (Run.report adds up instead)."""
-        return self._update(
-            job_id,
+        return self._recorder.update(
+            parse_id(job_id),
             lambda job: job.report(at=self.clock(), inserted=inserted, updated=updated, deleted=deleted, failed=failed),
         )
 
     def beat(self, job_id: UUID | str) -> SyncJob:
         """Say that the worker lives."""
-        return self._update(job_id, lambda job: job.beat(at=self.clock()), quiet=True)
+        return self._recorder.update(parse_id(job_id), lambda job: job.beat(at=self.clock()), quiet=True)
 
     def complete(self, job_id: UUID | str, *, duration_seconds: float | timedelta | None = None) -> SyncJob:
         """Finish a job successfully; one that is COMPLETED already is left alone."""
-        return self._update(
-            job_id,
+        return self._recorder.update(
+            parse_id(job_id),
             lambda job: (
                 job
                 if job.status is JobStatus.COMPLETED
@@ -292,13 +288,13 @@ class JobHistory:
                 return job
             return job.fail(at=self.clock(), error=text, error_details=details, duration_seconds=duration_seconds)
 
-        return self._update(job_id, step)
+        return self._recorder.update(parse_id(job_id), step)
 
     def finish_cancel(self, job_id: UUID | str, *, reason: str | None = None) -> SyncJob:
         """The worker has stopped: CANCELLING (or PENDING) becomes CANCELLED, which is left alone."""
         text = None if reason is None else self.redacted_text(reason)
-        return self._update(
-            job_id,
+        return self._recorder.update(
+            parse_id(job_id),
             lambda job: job if job.status is JobStatus.CANCELLED else job.cancel(at=self.clock(), reason=text),
         )
 
@@ -377,32 +373,7 @@ class JobHistory:
 
         Raises what JobRepository.replace raises.
         """
-        self._write([] if quiet else [job], lambda: self.repository.replace(job, quiet=quiet))
-
-    def _update(self, job_id: UUID | str, step: Callable[[SyncJob], SyncJob], *, quiet: bool = False) -> SyncJob:
-        """Read, step, compare and set; read again where another was faster."""
-        id = parse_id(job_id)
-        while True:
-            job = self.repository.get(id)
-            following = step(job)
-            if following is job:
-                return job
-            try:
-                self.replace(following, quiet=quiet)
-            except ConflictError:
-                continue
-            return following
-
-    def _add(self, jobs: list[SyncJob], add: Callable[[], None]) -> None:
-        try:
-            self._write(jobs, add)
-        except SourceConnectionNotFoundError:
-            for id in {job.source_connection_id: None for job in jobs}:
-                self.repository.register(id)
-            self._write(jobs, add)
-
-    def _write(self, jobs: Iterable[SyncJob], write: Callable[[], None]) -> None:
-        self._hooks.after(lambda: _settle(write), jobs)
+        self._recorder.replace(job, quiet=quiet)
 
     def redacted_text(self, text: str) -> str:
         """The text as it is stored: without secrets, and storable. A redactor that fails costs the text only."""
@@ -411,11 +382,3 @@ class JobHistory:
     def redacted(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object as it is stored: likewise, also without what stands under keys that look secret."""
         return self._sanitizer.json(value)
-
-
-def _settle(write: Callable[[], None]) -> None:
-    """Write; where the outcome is unknown, write again: replaying is safe, and settles it."""
-    try:
-        write()
-    except UnknownOutcomeError:
-        write()
