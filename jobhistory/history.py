@@ -24,12 +24,14 @@ from jobhistory.repository import (
     Position,
     SourceConnection,
     WaitsForChanges,
+    check_name,
     check_statuses,
     position_of,
 )
 from jobhistory.run import Run, worker_name
 from jobhistory.sanitizer import Redact, Sanitizer
 from jobhistory.status import JobStatus
+from jobhistory.storable import TEXT_BYTES, check_text
 from jobhistory.times import seconds, utc_now
 
 _POLL_EVERY = 0.5
@@ -83,7 +85,9 @@ class JobHistory:
 
     def register(self, source_connection_id: UUID | str, name: str | None = None) -> SourceConnection:
         """Make a source connection known, or rename it. Raises NameTakenError, InvalidJobError."""
-        return self.repository.register(parse_id(source_connection_id), name)
+        id = parse_id(source_connection_id)
+        given = check_name(name)
+        return self.repository.register(id, None if given is None else self.redacted_text(given))
 
     def connections(self) -> list[SourceConnection]:
         """All source connections, in the order of their ids."""
@@ -231,8 +235,12 @@ class JobHistory:
         """Claim a PENDING job: of many that try, one succeeds, the others get InvalidTransitionError.
 
         Safe to replay with the same `worker`, which must be its own; host, pid and a random tag if left out.
+        One that holds a secret is stored without it and with a pid and a tag, so it cannot be replayed.
         """
-        name = worker or worker_name()
+        given = check_text("worker", worker or worker_name())
+        clean = self._sanitizer.worker(given)
+        # Without its secret it may be another worker's name too, and would claim what that one holds.
+        name = given if clean == given else worker_name(clean)
 
         def step(job: SyncJob) -> SyncJob:
             if job.worker == name and job.status in (JobStatus.RUNNING, JobStatus.CANCELLING):
@@ -369,15 +377,18 @@ class JobHistory:
         self.close()
 
     def replace(self, job: SyncJob, *, quiet: bool = False) -> None:
-        """Store the next version of a job and tell the hooks: what Run and the steps by id are made of.
+        """Store the next version of a job, redacted, and tell the hooks: what Run and the steps by id are made of.
 
         Raises what JobRepository.replace raises.
         """
-        self._recorder.replace(job, quiet=quiet)
+        self._recorder.replace(self._sanitizer.version(job), quiet=quiet)
 
-    def redacted_text(self, text: str) -> str:
-        """The text as it is stored: without secrets, and storable. A redactor that fails costs the text only."""
-        return self._sanitizer.text(text)
+    def redacted_text(self, text: str, limit: int = TEXT_BYTES) -> str:
+        """The text as it is stored: without secrets, and storable, in at most `limit` bytes of UTF-8.
+
+        A redactor that fails costs the text only.
+        """
+        return self._sanitizer.text(text, limit)
 
     def redacted(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object as it is stored: likewise, also without what stands under keys that look secret."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -11,11 +12,13 @@ import attrs
 
 from jobhistory.job import SyncJob
 from jobhistory.redact import redact_json
-from jobhistory.storable import mend_json, mend_text
+from jobhistory.storable import TEXT_BYTES, mend_json, mend_text
 
 Redact = Callable[[str], str]
 """Takes the secrets out of a text."""
 
+# The pid and tag that a worker's name ends in where it was made here, from a text that was sanitized.
+_MADE_HERE = re.compile(r":[0-9]+:[0-9a-f]{8}\Z", re.ASCII)
 _ROUNDS = 5
 _Value = TypeVar("_Value")
 _log = logging.getLogger("jobhistory")
@@ -32,9 +35,13 @@ class Sanitizer:
 
     _redact: Redact | None
 
-    def text(self, text: str) -> str:
-        """The text without secrets, and storable."""
-        return _until_it_stays(lambda value: mend_text(self._without_secrets(value)), text)
+    def text(self, text: str, limit: int = TEXT_BYTES) -> str:
+        """The text without secrets, and storable, in at most `limit` bytes of UTF-8."""
+        return _until_it_stays(lambda value: mend_text(self._without_secrets(value), limit), text)
+
+    def worker(self, name: str) -> str:
+        """A worker's name likewise; one that ends in a pid and a tag is left alone, whatever it looks like."""
+        return name if self._redact is None or _MADE_HERE.search(name) else self.text(name)
 
     def json(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object: likewise, also without what stands under keys that look secret."""
@@ -48,6 +55,12 @@ class Sanitizer:
 
     def job(self, job: SyncJob) -> SyncJob:
         """The job with all its texts so."""
+        if self._redact is None or (metadata := job.metadata) is None:
+            return self.version(job)
+        return attrs.evolve(self.version(job), metadata=self.json(metadata))
+
+    def version(self, job: SyncJob) -> SyncJob:
+        """The next version of a stored job so: all but its metadata, which stay what they are."""
         if self._redact is None:
             return job
         changes: dict[str, Any] = {}
@@ -55,8 +68,8 @@ class Sanitizer:
             changes["error"] = self.text(job.error)
         if (details := job.error_details) is not None:
             changes["error_details"] = self.json(details)
-        if (metadata := job.metadata) is not None:
-            changes["metadata"] = self.json(metadata)
+        if job.worker is not None and (worker := self.worker(job.worker)) != job.worker:
+            changes["worker"] = worker
         return attrs.evolve(job, **changes) if changes else job
 
     def _without_secrets(self, text: str) -> str:

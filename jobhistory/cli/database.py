@@ -83,9 +83,11 @@ def data_folder() -> Path:
 def find_connection(history: JobHistory, text: str) -> SourceConnection:
     """The connection with this id, this name, or the one whose id starts so. Raises NotFoundError, with near names."""
     known = history.connections()
+    stored = history.redacted_text(text)
     for matches in (
         [connection for connection in known if str(connection.id) == text.lower()],
         [connection for connection in known if connection.name == text],
+        [connection for connection in known if connection.name == stored],
         [connection for connection in known if _START.fullmatch(text) and str(connection.id).startswith(text.lower())],
     ):
         if len(matches) == 1:

@@ -228,7 +228,7 @@ class Importer:
         """Register a connection; one that has a name keeps it, as a person may have chosen it here."""
         if (kept := self._names.get(id)) is None:
             self._names[id] = self._history.register(id, name).name
-        elif name not in (None, kept):
+        elif name is not None and (name := self._history.redacted_text(name)) != kept:
             self._say(f"{row}: connection {id} keeps its name {kept!r}, not {name!r}")
 
     def _understood(self, value: object) -> dict[str, Any]:

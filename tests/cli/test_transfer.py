@@ -430,6 +430,18 @@ def test_names_come_along_but_replace_none(cli: CommandLine, history: JobHistory
     }
 
 
+def test_a_secret_in_a_connections_name_is_left_out_and_importing_it_again_says_nothing(
+    cli: CommandLine, history: JobHistory
+) -> None:
+    for _ in range(2):
+        result = cli(
+            "import", "-", stdin=lines([{"source_connection_id": str(OTHER), "name": "token=abcdef0123456789"}])
+        )
+        assert (0, "") == (result.exit_code, result.stderr)
+
+    assert ["token=[redacted]"] == [each.name for each in history.connections()]
+
+
 def everything(history: JobHistory) -> tuple[list[SourceConnection], list[list[SyncJob]]]:
     known = history.connections()
     return known, [list(history.iter_jobs(each.id)) for each in known]
