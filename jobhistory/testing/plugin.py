@@ -1,8 +1,8 @@
 """pytest fixtures, loaded by pytest itself: a history in memory, and the clock it goes by.
 
-def test_my_sync(job_history):
-my_sync(job_history)
-assert job_history.list_jobs(MY_SOURCE)[0].status == "COMPLETED"
+    def test_my_sync(job_history):
+        my_sync(job_history)
+        assert job_history.list_jobs(MY_SOURCE)[0].status == "COMPLETED"
 """
 
 from __future__ import annotations
