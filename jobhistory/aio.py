@@ -6,6 +6,7 @@ cancelled meanwhile waits for it, and is cancelled then.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import timedelta
@@ -145,11 +146,11 @@ class AsyncJobHistory:
         confirm_for: float | timedelta = CONFIRM_FOR,
         pending_for: float | timedelta | None = None,
     ) -> list[SyncJob]:
-        """As JobHistory.reap; no thread is held between the two looks."""
+        """As JobHistory.reap; no thread is held between the two looks, unless the history has a sleep of its own."""
         rule = Reaping(silent_for=silent_for, confirm_for=confirm_for, pending_for=pending_for)
         suspects = await self._threads.call(partial(look, self.history, rule))
         if suspects:
-            await anyio.sleep(rule.confirm_for)
+            await self._sleep(rule.confirm_for)
         return await self._threads.call(partial(end, self.history, rule, suspects))
 
     def reaper(
@@ -163,6 +164,12 @@ class AsyncJobHistory:
         """As JobHistory.reaper, for `async with`."""
         rule = Reaping(silent_for=silent_for, confirm_for=confirm_for, pending_for=pending_for)
         return AsyncReaper(self._threads, Reaper(self.history, rule, every))
+
+    async def _sleep(self, duration: float) -> None:
+        if self.history.sleep is time.sleep:
+            await anyio.sleep(duration)
+        else:
+            await self._threads.call(partial(self.history.sleep, duration))
 
     async def __aenter__(self) -> Self:
         return self

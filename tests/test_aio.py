@@ -37,7 +37,7 @@ from jobhistory import (
 )
 from jobhistory.aio import THREADS, AsyncJobHistory, AsyncRun
 from jobhistory.storage.memory import InMemoryJobRepository
-from tests.workers import CONNECTION, START, Troubled
+from tests.workers import CONNECTION, START, Time, Troubled
 
 pytestmark = pytest.mark.anyio
 
@@ -633,6 +633,15 @@ async def test_reap_holds_no_thread_between_its_looks(history: AsyncJobHistory, 
         with anyio.fail_after(60):
             await history.connections()
         tasks.cancel_scope.cancel()
+
+
+async def test_reap_waits_by_the_sleep_of_its_history(repository: JobRepository, time: Time) -> None:
+    history = AsyncJobHistory(time.history(repository))
+    job = await history.start((await history.enqueue(CONNECTION)).id)
+    time.seconds += 301
+
+    assert [job.id] == [reaped.id for reaped in await history.reap(confirm_for=20)]
+    assert [20.0] == time.slept
 
 
 async def test_a_reaper_reaps_while_the_tasks_work(history: AsyncJobHistory, repository: JobRepository) -> None:
