@@ -130,7 +130,7 @@ async def test_a_run_has_the_methods_and_signatures_of_its_model(history: AsyncJ
         assert inspect.signature(getattr(model, name)) == inspect.signature(getattr(run, name))
 
 
-async def typed(history: AsyncJobHistory) -> None:  # pragma: no cover  read by mypy alone
+async def typed(history: AsyncJobHistory) -> None:  # read by mypy alone
     """What a type checker makes of it."""
     assert_type(await history.register(CONNECTION, "name"), SourceConnection)
     assert_type(await history.enqueue(CONNECTION, exclusive=True), SyncJob)
