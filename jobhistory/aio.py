@@ -6,6 +6,7 @@ cancelled meanwhile waits for it, and is cancelled then.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
@@ -42,7 +43,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-async def open(url: str, **options: Any) -> AsyncJobHistory:  # noqa: ANN401  as jobhistory.open
+async def open(url: str | os.PathLike[str], **options: Any) -> AsyncJobHistory:  # noqa: ANN401  as jobhistory.open
     """The history at `url`, as jobhistory.open has it: `async with await aio.open("history.db") as history:`."""
     return AsyncJobHistory(await _Threads(1).call(partial(jobhistory.open, url, **options)))
 

@@ -20,6 +20,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
+import jobhistory
 from jobhistory import (
     Change,
     InvalidTransitionError,
@@ -203,12 +204,16 @@ async def test_a_method_that_a_users_class_overrides_is_called(repository: JobRe
 # ---- Opening and closing
 
 
+def test_open_takes_what_its_model_takes() -> None:
+    assert inspect.signature(jobhistory.open).parameters == inspect.signature(aio.open).parameters
+
+
 async def test_open_opens_and_leaving_closes(tmp_path: Path) -> None:
     async with await aio.open(str(tmp_path / "history.db"), redact=None) as history:
         await history.fail((await history.enqueue(CONNECTION)).id, error="password=Xy12secret99")
     with pytest.raises(StorageError, match="is closed"):
         await history.connections()
-    async with await aio.open(f"sqlite:///{tmp_path / 'history.db'}") as again:
+    async with await aio.open(tmp_path / "history.db") as again:
         assert ["password=Xy12secret99"] == [job.error for job in await again.list_jobs(CONNECTION)]
 
 
