@@ -6,6 +6,8 @@ cancelled meanwhile waits for it, and is cancelled then.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import timedelta
@@ -41,7 +43,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-async def open(url: str, **options: Any) -> AsyncJobHistory:  # noqa: ANN401  as jobhistory.open
+async def open(url: str | os.PathLike[str], **options: Any) -> AsyncJobHistory:  # noqa: ANN401  as jobhistory.open
     """The history at `url`, as jobhistory.open has it: `async with await aio.open("history.db") as history:`."""
     return AsyncJobHistory(await _Threads(1).call(partial(jobhistory.open, url, **options)))
 
@@ -146,11 +148,11 @@ class AsyncJobHistory:
         confirm_for: float | timedelta = CONFIRM_FOR,
         pending_for: float | timedelta | None = None,
     ) -> list[SyncJob]:
-        """As JobHistory.reap; no thread is held between the two looks."""
+        """As JobHistory.reap; no thread is held between the two looks, unless the history has a sleep of its own."""
         rule = Reaping(silent_for=silent_for, confirm_for=confirm_for, pending_for=pending_for)
         suspects = await self._threads.call(partial(look, self.history, rule))
         if suspects:
-            await anyio.sleep(rule.confirm_for)
+            await self._sleep(rule.confirm_for)
         return await self._threads.call(partial(end, self.history, rule, suspects))
 
     def reaper(
@@ -164,6 +166,12 @@ class AsyncJobHistory:
         """As JobHistory.reaper, for `async with`."""
         rule = Reaping(silent_for=silent_for, confirm_for=confirm_for, pending_for=pending_for)
         return AsyncReaper(self._threads, Reaper(self.history, rule, every))
+
+    async def _sleep(self, duration: float) -> None:
+        if self.history.sleep is time.sleep:
+            await anyio.sleep(duration)
+        else:
+            await self._threads.call(partial(self.history.sleep, duration))
 
     async def __aenter__(self) -> Self:
         return self

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, TypedDict, Unpack
 from uuid import UUID
 
-import attrs
-
-from jobhistory.errors import (
-    ConflictError,
-    DuplicateJobError,
-    SourceConnectionNotFoundError,
-    UnknownOutcomeError,
-)
-from jobhistory.failure import alone
-from jobhistory.hooks import Hook, Hooks
+from jobhistory.errors import DuplicateJobError
+from jobhistory.hooks import Hook
 from jobhistory.ids import UUID7, parse_id, worker_name
 from jobhistory.job import SyncJob
 from jobhistory.reaping import CONFIRM_FOR, SILENT_FOR, Reaper, Reaping, reap
-from jobhistory.redact import Redactor, redact_json
+from jobhistory.recorder import Recorder
+from jobhistory.redact import Redactor
 from jobhistory.repository import (
     MAX_LIMIT,
     Before,
@@ -34,20 +25,17 @@ from jobhistory.repository import (
     SourceConnection,
     TellsLatestChange,
     WaitsForChanges,
+    check_name,
     check_statuses,
     position_of,
 )
 from jobhistory.run import Run
+from jobhistory.sanitizer import Redact, Sanitizer
 from jobhistory.status import JobStatus
-from jobhistory.storable import mend_json, mend_text
+from jobhistory.storable import TEXT_BYTES, check_text
 from jobhistory.times import seconds, utc_now
 
-Redact = Callable[[str], str]
-"""Takes the secrets out of a text."""
 _POLL_EVERY = 0.5
-_ROUNDS = 5
-_Value = TypeVar("_Value")
-_log = logging.getLogger("jobhistory")
 
 
 class RunOptions(TypedDict, total=False):
@@ -95,12 +83,14 @@ class JobHistory:
         self.monotonic = monotonic
         self.sleep = sleep
         self._new_id = new_id or UUID7(clock)
-        self._redact = redact
-        self._hooks = Hooks(hooks)
+        self._sanitizer = Sanitizer(redact)
+        self._recorder = Recorder(repository, hooks)
 
     def register(self, source_connection_id: UUID | str, name: str | None = None) -> SourceConnection:
         """Make a source connection known, or rename it. Raises NameTakenError, InvalidJobError."""
-        return self.repository.register(parse_id(source_connection_id), name)
+        id = parse_id(source_connection_id)
+        given = check_name(name)
+        return self.repository.register(id, None if given is None else self.redacted_text(given))
 
     def connections(self) -> list[SourceConnection]:
         """All source connections, in the order of their ids."""
@@ -131,9 +121,9 @@ class JobHistory:
             created_at=self.clock(),
             metadata=dict(metadata) if isinstance(metadata, Mapping) else metadata,
         )
-        job = self._redacted_job(job)
+        job = self._sanitizer.job(job)
         try:
-            self._add([job], lambda: self.repository.add(job, exclusive=exclusive), register=register)
+            self._recorder.add([job], lambda: self.repository.add(job, exclusive=exclusive), register=register)
         except DuplicateJobError:
             stored = self.repository.get(job.id)
             if job_id is None or stored.source_connection_id != job.source_connection_id:
@@ -146,8 +136,8 @@ class JobHistory:
 
         Jobs that are stored already, as they are, are left alone. Raises DuplicateJobError.
         """
-        ready = [self._redacted_job(job) for job in jobs]
-        self._add(ready, lambda: self.repository.add_many(ready))
+        ready = [self._sanitizer.job(job) for job in jobs]
+        self._recorder.add(ready, lambda: self.repository.add_many(ready))
 
     def get(self, job_id: UUID | str) -> SyncJob:
         """The job. Raises JobNotFoundError."""
@@ -250,7 +240,7 @@ class JobHistory:
                 return job.cancel(at=self.clock(), reason=text)
             return job.request_cancel(at=self.clock())
 
-        return self._update(job_id, step)
+        return self._recorder.update(parse_id(job_id), step)
 
     # For workers that cannot hold a Run: the same steps by id.
 
@@ -258,15 +248,19 @@ class JobHistory:
         """Claim a PENDING job: of many that try, one succeeds, the others get InvalidTransitionError.
 
         Safe to replay with the same `worker`, which must be its own; host, pid and a random tag if left out.
+        One that holds a secret is stored without it and with a pid and a tag, so it cannot be replayed.
         """
-        name = worker or worker_name()
+        given = check_text("worker", worker or worker_name())
+        clean = self._sanitizer.worker(given)
+        # Without its secret it may be another worker's name too, and would claim what that one holds.
+        name = given if clean == given else worker_name(clean)
 
         def step(job: SyncJob) -> SyncJob:
             if job.worker == name and job.status in (JobStatus.RUNNING, JobStatus.CANCELLING):
                 return job
             return job.start(at=self.clock(), worker=name)
 
-        return self._update(job_id, step)
+        return self._recorder.update(parse_id(job_id), step)
 
     def report(
         self,
@@ -278,19 +272,19 @@ class JobHistory:
         failed: int | None = None,
     ) -> SyncJob:
         """Set a running job's totals so far (Run.report adds up instead)."""
-        return self._update(
-            job_id,
+        return self._recorder.update(
+            parse_id(job_id),
             lambda job: job.report(at=self.clock(), inserted=inserted, updated=updated, deleted=deleted, failed=failed),
         )
 
     def beat(self, job_id: UUID | str) -> SyncJob:
         """Say that the worker lives."""
-        return self._update(job_id, lambda job: job.beat(at=self.clock()), quiet=True)
+        return self._recorder.update(parse_id(job_id), lambda job: job.beat(at=self.clock()), quiet=True)
 
     def complete(self, job_id: UUID | str, *, duration_seconds: float | timedelta | None = None) -> SyncJob:
         """Finish a job successfully; one that is COMPLETED already is left alone."""
-        return self._update(
-            job_id,
+        return self._recorder.update(
+            parse_id(job_id),
             lambda job: (
                 job
                 if job.status is JobStatus.COMPLETED
@@ -315,13 +309,13 @@ class JobHistory:
                 return job
             return job.fail(at=self.clock(), error=text, error_details=details, duration_seconds=duration_seconds)
 
-        return self._update(job_id, step)
+        return self._recorder.update(parse_id(job_id), step)
 
     def finish_cancel(self, job_id: UUID | str, *, reason: str | None = None) -> SyncJob:
         """The worker has stopped: CANCELLING (or PENDING) becomes CANCELLED, which is left alone."""
         text = None if reason is None else self.redacted_text(reason)
-        return self._update(
-            job_id,
+        return self._recorder.update(
+            parse_id(job_id),
             lambda job: job if job.status is JobStatus.CANCELLED else job.cancel(at=self.clock(), reason=text),
         )
 
@@ -396,89 +390,23 @@ class JobHistory:
         self.close()
 
     def replace(self, job: SyncJob, *, quiet: bool = False) -> None:
-        """Store the next version of a job and tell the hooks: what Run and the steps by id are made of.
+        """Store the next version of a job, redacted, and tell the hooks: what Run and the steps by id are made of.
 
         Raises what JobRepository.replace raises.
         """
-        self._write([] if quiet else [job], lambda: self.repository.replace(job, quiet=quiet))
+        self._recorder.replace(self._sanitizer.version(job), quiet=quiet)
 
-    def _update(self, job_id: UUID | str, step: Callable[[SyncJob], SyncJob], *, quiet: bool = False) -> SyncJob:
-        """Read, step, compare and set; read again where another was faster."""
-        id = parse_id(job_id)
-        while True:
-            job = self.repository.get(id)
-            following = step(job)
-            if following is job:
-                return job
-            try:
-                self.replace(following, quiet=quiet)
-            except ConflictError:
-                continue
-            return following
+    def redacted_text(self, text: str, limit: int = TEXT_BYTES) -> str:
+        """The text as it is stored: without secrets, and storable, in at most `limit` bytes of UTF-8.
 
-    def _add(self, jobs: list[SyncJob], add: Callable[[], None], *, register: bool = True) -> None:
-        try:
-            self._write(jobs, add)
-        except SourceConnectionNotFoundError:
-            if not register:
-                raise
-            for id in {job.source_connection_id: None for job in jobs}:
-                self.repository.register(id)
-            self._write(jobs, add)
-
-    def _write(self, jobs: list[SyncJob], write: Callable[[], None]) -> None:
-        self._hooks.after(lambda: _settle(write), jobs)
-
-    def redacted_text(self, text: str) -> str:
-        """The text as it is stored: without secrets, and storable. A redactor that fails costs the text only."""
-        plain = str.__str__(text) if isinstance(text, str) else mend_text(text)
-        return _until_it_stays(lambda value: mend_text(self.without_secrets(value)), plain)
+        A redactor that fails costs the text only.
+        """
+        return self._sanitizer.text(text, limit)
 
     def redacted(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object as it is stored: likewise, also without what stands under keys that look secret."""
-        if self._redact is None:
-            return mend_json(value)
-        # Before it is cut: a secret cut in two is not known as one.
-        with contextlib.suppress(Exception):  # it is no JSON yet
-            value = redact_json(value, self.without_secrets)
-        # And after: what is no JSON shows its text, and so its secrets, only when it is mended.
-        return _until_it_stays(lambda value: mend_json(redact_json(value, self.without_secrets)), mend_json(value))
+        return self._sanitizer.json(value)
 
     def without_secrets(self, text: str) -> str:
         """The text without secrets, as long as it is: for what is cut afterwards."""
-        if self._redact is None:
-            return text
-        try:
-            return self._redact(text if isinstance(text, str) else mend_text(text))
-        except Exception as error:  # noqa: BLE001  # a failure is reported all the same
-            _log.error("the redactor failed: the text is not stored", exc_info=alone(error))
-            return "[not stored: the redactor failed]"
-
-    def _redacted_job(self, job: SyncJob) -> SyncJob:
-        if self._redact is None:
-            return job
-        changes: dict[str, Any] = {}
-        if job.error is not None:
-            changes["error"] = self.redacted_text(job.error)
-        if (details := job.error_details) is not None:
-            changes["error_details"] = self.redacted(details)
-        if (metadata := job.metadata) is not None:
-            changes["metadata"] = self.redacted(metadata)
-        return attrs.evolve(job, **changes) if changes else job
-
-
-def _until_it_stays(clean: Callable[[_Value], _Value], value: _Value) -> _Value:
-    """Clean again what cleaning changed: a cut may leave half a mask, and an import must find nothing to change."""
-    for _ in range(_ROUNDS):
-        if (cleaned := clean(value)) == value:
-            break
-        value = cleaned
-    return value
-
-
-def _settle(write: Callable[[], None]) -> None:
-    """Write; where the outcome is unknown, write again: replaying is safe, and settles it."""
-    try:
-        write()
-    except UnknownOutcomeError:
-        write()
+        return self._sanitizer.without_secrets(text)

@@ -88,7 +88,8 @@ class Run:
         heartbeat_interval: float | timedelta = HEARTBEAT_INTERVAL,
         handle_sigterm: bool = False,
     ) -> None:
-        self.worker = check_text("worker", worker_name(worker))
+        host = worker and history.redacted_text(check_text("worker", worker))
+        self.worker = check_text("worker", worker_name(host))
         """Who claims it, as `host:pid:tag`."""
         self._history = history
         self._now = history.clock

@@ -20,6 +20,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
+import jobhistory
 from jobhistory import (
     Change,
     InvalidTransitionError,
@@ -37,7 +38,7 @@ from jobhistory import (
 )
 from jobhistory.aio import THREADS, AsyncJobHistory, AsyncRun
 from jobhistory.storage.memory import InMemoryJobRepository
-from tests.workers import CONNECTION, START, Troubled
+from tests.workers import CONNECTION, START, Time, Troubled
 
 pytestmark = pytest.mark.anyio
 
@@ -130,7 +131,7 @@ async def test_a_run_has_the_methods_and_signatures_of_its_model(history: AsyncJ
         assert inspect.signature(getattr(model, name)) == inspect.signature(getattr(run, name))
 
 
-async def typed(history: AsyncJobHistory) -> None:  # pragma: no cover  read by mypy alone
+async def typed(history: AsyncJobHistory) -> None:  # read by mypy alone
     """What a type checker makes of it."""
     assert_type(await history.register(CONNECTION, "name"), SourceConnection)
     assert_type(await history.enqueue(CONNECTION, exclusive=True), SyncJob)
@@ -203,12 +204,16 @@ async def test_a_method_that_a_users_class_overrides_is_called(repository: JobRe
 # ---- Opening and closing
 
 
+def test_open_takes_what_its_model_takes() -> None:
+    assert inspect.signature(jobhistory.open).parameters == inspect.signature(aio.open).parameters
+
+
 async def test_open_opens_and_leaving_closes(tmp_path: Path) -> None:
     async with await aio.open(str(tmp_path / "history.db"), redact=None) as history:
         await history.fail((await history.enqueue(CONNECTION)).id, error="password=Xy12secret99")
     with pytest.raises(StorageError, match="is closed"):
         await history.connections()
-    async with await aio.open(f"sqlite:///{tmp_path / 'history.db'}") as again:
+    async with await aio.open(tmp_path / "history.db") as again:
         assert ["password=Xy12secret99"] == [job.error for job in await again.list_jobs(CONNECTION)]
 
 
@@ -633,6 +638,15 @@ async def test_reap_holds_no_thread_between_its_looks(history: AsyncJobHistory, 
         with anyio.fail_after(60):
             await history.connections()
         tasks.cancel_scope.cancel()
+
+
+async def test_reap_waits_by_the_sleep_of_its_history(repository: JobRepository, time: Time) -> None:
+    history = AsyncJobHistory(time.history(repository))
+    job = await history.start((await history.enqueue(CONNECTION)).id)
+    time.seconds += 301
+
+    assert [job.id] == [reaped.id for reaped in await history.reap(confirm_for=20)]
+    assert [20.0] == time.slept
 
 
 async def test_a_reaper_reaps_while_the_tasks_work(history: AsyncJobHistory, repository: JobRepository) -> None:

@@ -116,6 +116,12 @@ def test_no_secret_is_kept_of_what_the_command_wrote(exec_: Executions) -> None:
     assert (job.metadata or {})["command"].endswith(" --password [redacted]")
 
 
+def test_a_secret_in_a_long_command_is_redacted_before_it_can_be_cut(exec_: Executions) -> None:
+    exec_.run("--", "true", f"{'x' * 4_050} ghp_0123456789abcdefghijABCDEFGHIJ012345")
+
+    assert f"true '{'x' * 4_050} [redacted]'" == (exec_.job().metadata or {})["command"]
+
+
 def test_what_is_no_text_can_be_recorded_too(exec_: Executions) -> None:
     ended = exec_.run("--", "sh", "-c", r"printf '\377\000\033[31m' >&2; exit 1", b"\xff", text=False)
 
@@ -537,6 +543,18 @@ def test_a_new_name_makes_a_connection_and_a_known_one_is_that(exec_: Executions
         assert "notes" == connection.name
         assert 2 == len(history.list_jobs(connection.id))
     assert (f"jobhistory: new connection notes, {connection.id}\n", "") == (first.stderr, second.stderr)
+
+
+def test_a_name_with_a_secret_makes_one_connection_without_it(exec_: Executions) -> None:
+    secret = attrs.evolve(exec_, connection="notes token=abcdef0123456789")
+
+    first, second = secret.run("--", "true"), secret.run("--", "true")
+
+    with exec_.history() as history:
+        [connection] = history.connections()
+        assert "notes token=[redacted]" == connection.name
+        assert 2 == len(history.list_jobs(connection.id))
+    assert (0, 0, "") == (first.returncode, second.returncode, second.stderr)
 
 
 def test_a_connection_can_be_given_a_name_with_its_id_or_by_another_name(exec_: Executions) -> None:

@@ -4,6 +4,7 @@ import ast
 import itertools
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -308,11 +309,35 @@ def test_ready_made_jobs_are_added_and_their_connections_registered(history: Job
 
 
 FULL = job(
-    1, JobStatus.FAILED, error=f"cannot reach {SECRET}", error_details={"token": SECRET}, metadata={"from": SECRET}
+    1,
+    JobStatus.FAILED,
+    error=f"cannot reach {SECRET}",
+    error_details={"token": SECRET},
+    metadata={"from": SECRET},
+    worker=f"on {SECRET}",
 )
 EMPTIED = attrs.evolve(
-    FULL, error=f"cannot reach {HIDDEN}", error_details={"token": "[redacted]"}, metadata={"from": HIDDEN}
+    FULL,
+    error=f"cannot reach {HIDDEN}",
+    error_details={"token": "[redacted]"},
+    metadata={"from": HIDDEN},
+    worker=f"on {HIDDEN}",
 )
+
+
+def test_a_connections_name_is_redacted_and_giving_it_again_changes_nothing(history: JobHistory) -> None:
+    for given in (f"from {SECRET}", f"from {SECRET}", f"from {HIDDEN}", None):
+        assert SourceConnection(CONNECTION, f"from {HIDDEN}") == history.register(CONNECTION, given)
+
+    assert [SourceConnection(CONNECTION, f"from {HIDDEN}")] == history.connections()
+
+
+@pytest.mark.parametrize("name", ["", "\0", "two\nlines", 7, "x" * 20_000])
+def test_a_name_that_cannot_be_stored_is_refused_and_not_mended(history: JobHistory, name: Any) -> None:  # noqa: ANN401
+    with pytest.raises(InvalidJobError, match=r"^name"):
+        history.register(CONNECTION, name)
+
+    assert [] == history.connections()
 
 
 def test_ready_made_jobs_are_redacted_and_adding_them_again_changes_nothing(history: JobHistory) -> None:
@@ -699,6 +724,46 @@ def test_only_one_of_many_starts_the_job(history: JobHistory) -> None:
 
     assert started == history.get(created.id)
     assert started == history.start(created.id, worker=started.worker)
+
+
+def test_a_worker_whose_name_holds_a_secret_is_stored_without_it_and_stays_unlike_another(history: JobHistory) -> None:
+    created = history.enqueue(CONNECTION)
+    started = history.start(created.id, worker=f"on {SECRET}")
+    assert started == history.get(created.id)
+    assert re.fullmatch(rf"on {re.escape(HIDDEN)}:{os.getpid()}:[0-9a-f]{{8}}", started.worker or "")
+
+    for worker in (f"on {SECRET}", f"on {SECRET.replace('hunter2', 'hunter3')}", f"on {HIDDEN}"):
+        with pytest.raises(InvalidTransitionError):
+            history.start(created.id, worker=worker)
+    assert started == history.start(created.id, worker=started.worker)
+
+
+def test_a_pid_and_a_tag_are_no_secret_whatever_the_host_is_called(history: JobHistory) -> None:
+    created = history.enqueue(CONNECTION)
+
+    assert "token:1234:0123abcd" == history.start(created.id, worker="token:1234:0123abcd").worker
+    with history.track(CONNECTION, worker="token") as run:
+        assert run.worker == history.get(run.job.id).worker
+
+
+@pytest.mark.parametrize("worker", [7, "\0", "x" * 20_000])
+def test_a_worker_that_cannot_be_stored_is_refused_and_not_mended(history: JobHistory, worker: Any) -> None:  # noqa: ANN401
+    created = history.enqueue(CONNECTION)
+    with pytest.raises(InvalidJobError, match=r"^worker"):
+        history.start(created.id, worker=worker)
+
+    assert created == history.get(created.id)
+
+
+def test_the_next_version_of_a_job_is_redacted(history: JobHistory) -> None:
+    created = history.enqueue(CONNECTION, metadata={"from": SECRET})
+    claimed = created.start(at=NOON, worker=f"on {SECRET}")
+    history.replace(claimed)
+    history.replace(claimed.fail(at=NOON, error=f"cannot reach {SECRET}", error_details={"token": SECRET}))
+
+    stored = history.get(created.id)
+    assert (f"on {HIDDEN}", f"cannot reach {HIDDEN}") == (stored.worker, stored.error)
+    assert ({"token": "[redacted]"}, created.metadata) == (stored.error_details, stored.metadata)
 
 
 def test_totals_are_set_and_never_shrink(history: JobHistory) -> None:
@@ -1369,6 +1434,9 @@ STATED = {
     ("history.py", "time.monotonic"),
     ("history.py", "time.sleep"),
     ("times.py", "datetime.now"),
+    # how tasks wait where a history's sleep is the default one
+    ("aio.py", "time.sleep"),
+    ("aio.py", "anyio.sleep"),
     # waiting for locks and commits of other processes, which no record shows
     ("storage/sqlite_connections.py", "time.monotonic"),
     ("storage/sqlite_connections.py", "time.sleep"),
@@ -1392,7 +1460,7 @@ def test_nothing_else_reads_a_clock_or_sleeps() -> None:
     found = {
         (module, name)
         for module, name in found
-        if name.split(".")[0] in ("time", "datetime", "date", "from time import")
+        if name.split(".")[0] in ("time", "datetime", "date", "anyio", "asyncio", "trio", "from time import")
     }
 
     assert STATED == found

@@ -92,6 +92,15 @@ def test_jobs_of_one_frozen_moment_still_stand_newest_first(job_history: JobHist
     assert jobs[::-1] == job_history.list_jobs(SOURCE)
 
 
+def test_where_a_history_would_wait_the_clock_moves(job_history: JobHistory, frozen_clock: FrozenClock) -> None:
+    assert [] == job_history.wait_for_changes(timeout=3)
+    assert 3 == frozen_clock.monotonic()
+
+    job = job_history.start(job_history.enqueue(SOURCE).id)
+    assert [job] == [change.job for change in job_history.wait_for_changes(timeout=3)]
+    assert 3 == frozen_clock.monotonic()
+
+
 def test_a_consumer_tests_a_sync_in_three_lines(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(A_CONSUMERS_TEST)
 

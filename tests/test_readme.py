@@ -30,6 +30,38 @@ def test_the_tour_runs_and_prints_what_its_comments_say(tmp_path: Path) -> None:
     assert promised == printed.splitlines()
 
 
+def test_the_worker_takes_the_job_that_waited_longest_of_more_than_a_page(tmp_path: Path) -> None:
+    [worker] = [code for code in PYTHON if "def work_off_the_queue" in code]
+    functions = worker[: worker.index("\n\nhistory.enqueue")].replace("limit=1000", "limit=50")
+    fill = """
+import jobhistory
+history = jobhistory.open("memory:")
+jobs = [history.enqueue("550e8400-e29b-41d4-a716-446655440000").id for _ in range(120)]
+"""
+    check = """
+taken = []
+work_off_the_queue(lambda run: taken.append(run.job.id))
+assert taken == jobs
+"""
+    python(fill + functions + check, tmp_path)
+
+
+def test_a_pipeline_that_is_one_command_fails_where_its_target_does(tmp_path: Path) -> None:
+    [form] = re.findall(r"`-- (bash -o pipefail -c '.*')`", README)
+    (tmp_path / "tap-jsonl").write_text("#!/bin/sh\necho '{}'\n")
+    (tmp_path / "target-postgres").write_text("#!/bin/sh\ncat > /dev/null\nexit 3\n")
+    for program in ("tap-jsonl", "target-postgres"):
+        (tmp_path / program).chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    exec_ = f"{sys.executable} -m jobhistory.cli --db history.db exec users --"
+
+    run = subprocess.run(
+        ["/bin/sh", "-c", f"{exec_} {form}"], cwd=tmp_path, env=os.environ | {"PATH": path}, check=False
+    )
+
+    assert 3 == run.returncode
+
+
 def test_the_shell_lines_run_after_the_tour(tmp_path: Path) -> None:
     test_the_tour_runs_and_prints_what_its_comments_say(tmp_path)
     lines = re.findall(r"^\$ (.*)$", "".join(CONSOLE), re.MULTILINE)

@@ -559,6 +559,14 @@ def test_a_worker_is_named_by_host_pid_and_a_tag(memory: JobHistory) -> None:
     assert run.worker != memory.track(CONNECTION, worker="nightly").worker
 
 
+def test_a_workers_name_is_redacted_and_its_job_stays_its_own(memory: JobHistory) -> None:
+    with memory.track(CONNECTION, worker="amqp://sync:hunter2-and-more@queue") as run:
+        run.report(inserted=1)
+        run.flush()
+    assert (run.worker, 1) == (run.job.worker, run.job.entities_inserted)
+    assert run.worker.startswith("amqp://sync:[redacted]@queue:")
+
+
 @pytest.mark.parametrize("worker", ["\0", "\ud800", "x" * 20_000])
 def test_a_worker_whose_name_cannot_be_stored_is_refused_before_anything_is(memory: JobHistory, worker: str) -> None:
     with pytest.raises(InvalidJobError, match="worker"):

@@ -21,7 +21,8 @@ VARIABLE = "JOBHISTORY_URL"
 """The environment variable that stands in for --db."""
 # Enough of an id to be meant as one: `list` shows a little more.
 _START = re.compile(r"[0-9a-f]{8}[0-9a-f-]{0,27}", re.ASCII | re.IGNORECASE)
-_SEARCHED = 100
+# Of each connection, and of all together: what is read takes a quarter of a second.
+_SEARCHED, _SEARCHED_IN_ALL = 100, 20_000
 
 
 class NotFoundError(click.ClickException):
@@ -83,9 +84,11 @@ def data_folder() -> Path:
 def find_connection(history: JobHistory, text: str) -> SourceConnection:
     """The connection with this id, this name, or the one whose id starts so. Raises NotFoundError, with near names."""
     known = history.connections()
+    stored = history.redacted_text(text)
     for matches in (
         [connection for connection in known if str(connection.id) == text.lower()],
         [connection for connection in known if connection.name == text],
+        [connection for connection in known if connection.name == stored],
         [connection for connection in known if _START.fullmatch(text) and str(connection.id).startswith(text.lower())],
     ):
         if len(matches) == 1:
@@ -107,7 +110,8 @@ def find_job(history: JobHistory, text: str) -> SyncJob:
         if not _START.fullmatch(text):
             message = f"no job {visible(text)}: give its id, or the start of it as `jobhistory list` shows it"
             raise NotFoundError(message) from None
-    recent = history.newest_jobs(per_connection=_SEARCHED).values()
+    searched = max(1, min(_SEARCHED, _SEARCHED_IN_ALL // max(1, len(history.connections()))))
+    recent = history.newest_jobs(per_connection=searched).values()
     matches = [job for jobs in recent for job in jobs if str(job.id).startswith(text.lower())]
     if len(matches) == 1:
         return matches[0]
@@ -115,7 +119,7 @@ def find_job(history: JobHistory, text: str) -> SyncJob:
         message = f"several jobs start with {text}, {matches[0].id} and {matches[1].id} among them: give more of it"
     else:
         message = (
-            f"no job starts with {text} among the newest {_SEARCHED} of any connection: give the whole id, "
+            f"no job starts with {text} among the newest {searched} of any connection: give the whole id, "
             "as `jobhistory list --json` has it"
         )
     raise NotFoundError(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 
 import click
 
@@ -92,8 +93,12 @@ def _newest_of_all(history: JobHistory, limit: int, statuses: frozenset[JobStatu
         jobs = history.active_jobs(limit=limit, statuses=statuses)
     else:
         # Only connections whose own newest job is among the newest can hold any of them.
-        ids = [connection.id for connection in history.connections()]
-        heads = newest_first(job for id in ids for job in history.list_jobs(id, limit=1, statuses=statuses))
+        if statuses is None:
+            first = history.newest_jobs()
+        else:
+            ids = [connection.id for connection in history.connections()]
+            first = {id: history.list_jobs(id, limit=1, statuses=statuses) for id in ids}
+        heads = newest_first(chain.from_iterable(first.values()))
         owners = [job.source_connection_id for job in heads[:limit]]
         found = (job for id in owners for job in history.list_jobs(id, limit=limit, statuses=statuses))
         jobs = newest_first(found)[:limit]

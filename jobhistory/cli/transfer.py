@@ -64,7 +64,8 @@ def import_(database: Database, *, file: BinaryIO, connection: str | None) -> No
 
     A row that cannot be a job, or has the id of another one, is refused with its number and the reason; all
     others are imported. A job with neither created_at nor started_at stands a microsecond behind the newer
-    job of its connection; if it is the newest, before the older one.
+    job of its connection; if it is the newest, before the older one. One without the key duration_seconds
+    took the difference of its timestamps.
     """
     with database.write() as history:
         importer = Importer(history, _connection_id(history, connection), _say)
@@ -218,23 +219,25 @@ class Importer:
                 self._refuse(row, row.refusal)
             case {"source_connection_id": id, "name": name, **others} if not others:
                 self._name(row, parse_id(id), name)
-            case _:
-                data = self._understood(row.value)
+            case dict() as value:
+                data = self._understood(value)
                 timed = not data.keys().isdisjoint(("created_at", "started_at"))
                 job = SyncJob.from_dict(data, created_at=None if timed else _LAST)
+                if "duration_seconds" not in value:
+                    job = _with_duration(job)
                 self._place(row, job, timed=timed)
+            case value:
+                raise InvalidJobError("job", "must be a JSON object", value)
 
     def _name(self, row: Row, id: UUID, name: str | None) -> None:
         """Register a connection; one that has a name keeps it, as a person may have chosen it here."""
         if (kept := self._names.get(id)) is None:
             self._names[id] = self._history.register(id, name).name
-        elif name not in (None, kept):
+        elif name is not None and (name := self._history.redacted_text(name)) != kept:
             self._say(f"{row}: connection {id} keeps its name {kept!r}, not {name!r}")
 
-    def _understood(self, value: object) -> dict[str, Any]:
+    def _understood(self, value: dict[str, Any]) -> dict[str, Any]:
         """The row in the words of the record, without keys that it does not know."""
-        if not isinstance(value, dict):
-            raise InvalidJobError("job", "must be a JSON object", value)
         for key in value:
             if key not in FIELDS and len(self.left_out) < _NAMED:
                 self.left_out[key[:_SHOWN]] = None
@@ -294,6 +297,13 @@ class Importer:
             self._store(batch[middle:])
         else:
             self.imported += len(batch)
+
+
+def _with_duration(job: SyncJob) -> SyncJob:
+    """The job, which came without a duration, with the difference of its timestamps where it has both."""
+    if job.started_at is None or job.completed_at is None:
+        return job
+    return attrs.evolve(job, duration_seconds=(job.completed_at - job.started_at).total_seconds())
 
 
 def _connection_id(history: JobHistory, text: str | None) -> UUID | None:

@@ -27,7 +27,6 @@ from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
 from jobhistory.run import Run, Step
 from jobhistory.status import JobStatus
-from jobhistory.storable import mend_text
 from jobhistory.times import seconds
 
 GRACE = 10.0
@@ -138,7 +137,7 @@ class Execution:
         return code
 
     def _enqueue(self) -> UUID:
-        metadata = {"command": mend_text(shlex.join(self.command), _COMMAND_BYTES), **self.metadata}
+        metadata = {"command": self.history.redacted_text(shlex.join(self.command), _COMMAND_BYTES), **self.metadata}
         return self.history.enqueue(self.source_connection_id, exclusive=self.exclusive, metadata=metadata).id
 
     def _outcome(self, run: Run, events: Events, path: Path) -> tuple[int, BaseException | None]:

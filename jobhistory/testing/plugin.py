@@ -1,8 +1,8 @@
 """pytest fixtures, loaded by pytest itself: a history in memory, and the clock it goes by.
 
 def test_my_sync(job_history):
-my_sync(job_history)
-assert job_history.list_jobs(MY_SOURCE)[0].status == "COMPLETED"
+    my_sync(job_history)
+    assert job_history.list_jobs(MY_SOURCE)[0].status == "COMPLETED"
 """
 
 from __future__ import annotations
@@ -62,12 +62,17 @@ def frozen_clock() -> FrozenClock:
 
 @pytest.fixture
 def job_history(frozen_clock: FrozenClock) -> Iterator[JobHistory]:
-    """A history in memory, by the frozen clock: nothing in it waits."""
+    """A history in memory, by the frozen clock: nothing in it waits; where it would, the clock moves."""
     from jobhistory.history import JobHistory
     from jobhistory.storage.memory import InMemoryJobRepository
 
+    class Repository(InMemoryJobRepository):
+        def wait_for_changes(self, after: str | None, timeout: float) -> bool:
+            frozen_clock.sleep(timeout)
+            return bool(self.changes(after, limit=1))
+
     with JobHistory(
-        InMemoryJobRepository(),
+        Repository(),
         clock=frozen_clock,
         monotonic=frozen_clock.monotonic,
         sleep=frozen_clock.sleep,

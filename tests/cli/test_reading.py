@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobhistory.cli import database
 from jobhistory.cli.reading import _newest_of_all
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
@@ -189,6 +190,34 @@ def test_the_newest_of_all_are_those_of_one_long_list(
     wanted = [job for job in newest_first(jobs) if statuses is None or job.status in statuses]
 
     assert wanted[:limit] == _newest_of_all(history, limit, statuses)[0]
+
+
+def test_the_newest_of_many_connections_are_found_in_few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    history = JobHistory(InMemoryJobRepository())
+    jobs = [history.enqueue(UUID(int=number)) for number in range(200)]
+    asked: list[UUID] = []
+    list_jobs = history.list_jobs
+
+    def listed(connection: UUID, **page: Any) -> list[SyncJob]:  # noqa: ANN401  list_jobs's own
+        asked.append(connection)
+        return list_jobs(connection, **page)
+
+    monkeypatch.setattr(history, "list_jobs", listed)
+
+    assert jobs[:-4:-1] == _newest_of_all(history, 3, None)[0]
+    assert 3 == len(asked)
+
+
+def test_the_start_of_an_id_is_looked_for_in_a_bounded_number_of_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    history = JobHistory(InMemoryJobRepository())
+    monkeypatch.setattr(database, "_SEARCHED_IN_ALL", 50)
+    for number in range(10):
+        for last in range(1, 7):
+            history.enqueue(UUID(int=number), job_id=UUID(f"{number}{last:07x}-1111-4111-8111-111111111111"))
+
+    assert UUID("30000002-1111-4111-8111-111111111111") == database.find_job(history, "30000002").id
+    with pytest.raises(database.NotFoundError, match="among the newest 5 of any connection"):
+        database.find_job(history, "30000001")
 
 
 @filled

@@ -173,6 +173,21 @@ def test_a_live_airweaves_rows_are_understood(cli: CommandLine, history: JobHist
     assert NOON - timedelta(hours=2) == history.get(UUID(int=3)).started_at
 
 
+@pytest.mark.parametrize(
+    ("fields", "duration"),
+    [({}, 332.5), ({"duration_seconds": None}, None), ({"duration_seconds": 300}, 300.0), ({"started_at": None}, None)],
+)
+def test_a_row_without_a_duration_took_the_difference_of_its_timestamps(
+    cli: CommandLine, history: JobHistory, fields: dict[str, Any], duration: float | None
+) -> None:
+    ended: dict[str, Any] = {"status": "FAILED", "started_at": "2024-03-15T12:00:00Z"}
+    ended |= {"completed_at": "2024-03-15T12:05:32.5Z", **fields}
+
+    assert 0 == cli("import", "-", stdin=lines([row(1, NOON, **ended)])).exit_code
+
+    assert duration == history.get(UUID(int=1)).duration_seconds
+
+
 def test_keys_left_out_are_named_up_to_a_bound(cli: CommandLine) -> None:
     result = cli("import", "-", stdin=lines([row(1, NOON) | {f"extra{i}" * 100: i for i in range(100)}]))
 
@@ -428,6 +443,18 @@ def test_names_come_along_but_replace_none(cli: CommandLine, history: JobHistory
     assert {CONNECTION: "mine", OTHER: "other", UUID(int=1): None} == {
         each.id: each.name for each in history.connections()
     }
+
+
+def test_a_secret_in_a_connections_name_is_left_out_and_importing_it_again_says_nothing(
+    cli: CommandLine, history: JobHistory
+) -> None:
+    for _ in range(2):
+        result = cli(
+            "import", "-", stdin=lines([{"source_connection_id": str(OTHER), "name": "token=abcdef0123456789"}])
+        )
+        assert (0, "") == (result.exit_code, result.stderr)
+
+    assert ["token=[redacted]"] == [each.name for each in history.connections()]
 
 
 def everything(history: JobHistory) -> tuple[list[SourceConnection], list[list[SyncJob]]]:
