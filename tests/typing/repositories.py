@@ -1,8 +1,8 @@
-"""Checked by mypy, run by nobody: every backend fits the port, though none subclasses it."""
+"""Checked by mypy, run by nobody: every backend fits the port and the abilities it has, though none subclasses them."""
 
 from __future__ import annotations
 
-from jobhistory.repository import JobRepository
+from jobhistory.repository import BacksUp, Checks, JobRepository, WaitsForChanges
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.postgres import PostgresJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
@@ -10,3 +10,8 @@ from jobhistory.storage.sqlite import SQLiteJobRepository
 _in_memory: type[JobRepository] = InMemoryJobRepository
 _in_postgres: type[JobRepository] = PostgresJobRepository
 _in_sqlite: type[JobRepository] = SQLiteJobRepository
+
+_backs_up: type[BacksUp] = SQLiteJobRepository
+_checks: type[Checks] = SQLiteJobRepository
+_waits_in_memory: type[WaitsForChanges] = InMemoryJobRepository
+_waits_in_sqlite: type[WaitsForChanges] = SQLiteJobRepository
