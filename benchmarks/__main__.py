@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from benchmarks import cases
+from benchmarks import cases, crowd, lightness, sizes
 from benchmarks.data import Histories
 from benchmarks.timing import Measured, in_turns
 
@@ -34,7 +34,21 @@ def all_cases(folder: Path, count: int, turns: int = TURNS) -> Iterator[cases.Ca
         cases.writing("full", 1.25, 1.3, turns),
         cases.writing("relaxed", 1.5, 1.5, turns),
         cases.importing(min(count // 10, 10_000)),
+        lightness.memory(min(count, MIDDLE), turns),
+        lightness.package(),
     )
+
+
+def cases_of_size(folder: Path, count: int) -> Iterator[cases.Case]:
+    """What a large history costs beside a small one."""
+    large, small = (Histories(folder, jobs, FEW) for jobs in (count, SMALL))
+    small.build()
+    yield from chain(sizes.flatness(large, small), sizes.cold(large))
+
+
+def all_figures(folder: Path, count: int) -> Iterator[cases.Figure]:
+    """What is no ratio of times."""
+    yield from chain(sizes.space(folder, min(count, MIDDLE), FEW), crowd.crowd(seconds=10))
 
 
 def main() -> None:
@@ -54,7 +68,8 @@ def main() -> None:
     print(f"{'case':58} {'library':>11} {'floor':>11} {'ratio':>7} {'target':>7}")
     figures: list[dict[str, object]] = []
     met = 0
-    for case in all_cases(options.folder, count):
+    timed = all_cases(options.folder, count)
+    for case in timed if count == SMALL else chain(timed, cases_of_size(options.folder, count)):
         measured = in_turns(case, seconds=options.seconds)
         print(_line(case, measured), flush=True)
         met += measured.ratio <= case.target
@@ -67,6 +82,11 @@ def main() -> None:
                 "target": case.target,
             }
         )
+    for figure in all_figures(options.folder, count):
+        over = "  over" if figure.value > figure.target else ""
+        print(f"{figure.name:58} {figure.value:21,.1f} {figure.unit:7} {figure.target:7.1f}{over}", flush=True)
+        met += not over
+        figures.append({"figure": figure.name, "value": figure.value, "target": figure.target})
     if options.json:
         options.json.write_text(json.dumps({"jobs": count, "figures": figures}, indent=1) + "\n")
     print(f"{met} of {len(figures)} targets met", file=sys.stderr)

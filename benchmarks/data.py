@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -101,6 +101,12 @@ class Histories:
         """Floor A's file."""
         return self.folder / f"least-{self.count}-{self.connections}.db"
 
+    def batches(self) -> Iterator[list[SyncJob]]:
+        """The jobs, oldest first, so many at a time."""
+        rest = jobs(self.count, self.connections)
+        while batch := list(islice(rest, BATCH)):
+            yield batch
+
     def build(self) -> None:
         """Make what is missing, showing how far it is; a finished file is used again."""
         if self.library.exists() and self.least.exists():
@@ -115,7 +121,7 @@ class Histories:
         least.executescript(LEAST_TABLE)
         insert = f"INSERT INTO jobs VALUES ({', '.join('?' * len(COLUMNS))})"
         done = 0
-        for batch in _batches(jobs(self.count, self.connections)):
+        for batch in self.batches():
             repository.add_many(batch)
             least.execute("BEGIN")
             least.executemany(insert, map(least_row, batch))
@@ -127,9 +133,3 @@ class Histories:
         least.close()
         for part, final in zip(parts, (self.library, self.least), strict=True):
             part.rename(final)
-
-
-def _batches(all_jobs: Iterable[SyncJob]) -> Iterator[list[SyncJob]]:
-    rest = iter(all_jobs)
-    while batch := list(islice(rest, BATCH)):
-        yield batch

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
+
+import attrs
 
 from benchmarks.cases import LEAST_PAGE, Case, Figure
 from benchmarks.data import Histories, connection_ids, open_least
@@ -46,7 +49,17 @@ def cold(histories: Histories) -> Iterator[Case]:
     yield Case("cold cache, newest 1000", 0.1, ours, floor, forget)
 
 
-def space(histories: Histories) -> Iterator[Figure]:
+def space(folder: Path, count: int, connections: int) -> Iterator[Figure]:
     """Bytes of file a job, where errors are short."""
-    size = histories.library.stat().st_size
-    yield Figure(f"bytes a job, {histories.count:,} with short errors", "bytes", 380, size / histories.count)
+    histories = Histories(folder, count, connections)
+    path = folder / f"short-{count}-{connections}.db"
+    if not path.exists():
+        part = path.with_suffix(".part")
+        part.unlink(missing_ok=True)
+        with closing(SQLiteJobRepository(part, durability="relaxed")) as repository:
+            for id in connection_ids(connections):
+                repository.register(id)
+            for batch in histories.batches():
+                repository.add_many(attrs.evolve(job, error=job.error and job.error[:80]) for job in batch)
+        part.rename(path)
+    yield Figure(f"disk a job, {count:,} with short errors", "bytes", 380, path.stat().st_size / count)

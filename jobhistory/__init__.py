@@ -85,11 +85,13 @@ def open(url: str | os.PathLike[str], **options: Any) -> JobHistory:  # noqa: AN
     """The history at `url`; close it, or use it in a `with`.
 
     Args:
-        url: a path ("history.db"), "sqlite:///relative.db" or "sqlite:////absolute.db", or "memory:".
+        url: a path ("history.db"), "sqlite:///relative.db" or "sqlite:////absolute.db", "memory:", or
+            "postgresql://user@host/database" as libpq has it, with `schema`, `read_url`, `min_size`, `max_size`
+            and `timeout` among its options.
         options: those of JobHistory: clock, redact, hooks and the rest.
 
-    Raises ValueError for a URL of another kind; StorageError where the file cannot be used (see
-    jobhistory.storage.sqlite).
+    Raises ValueError for a URL of another kind; StorageError where the file or the server cannot
+    be used (see jobhistory.storage.sqlite and .postgres); ImportError where an extra is missing, naming it.
     """
     text = os.fspath(url)
     repository: JobRepository
@@ -101,8 +103,14 @@ def open(url: str | os.PathLike[str], **options: Any) -> JobHistory:  # noqa: AN
         from jobhistory.storage.sqlite import SQLiteJobRepository
 
         repository = SQLiteJobRepository(text.removeprefix("sqlite:///"))
+    elif text.startswith(("postgresql://", "postgres://")):
+        from jobhistory.storage.postgres import PostgresJobRepository
+
+        repository = PostgresJobRepository.at(text)
     else:
         # Its scheme alone: the rest may hold a password.
-        message = f"cannot open {text.partition(':')[0]}:...: wanted a path, sqlite:///path or memory:"
+        message = (
+            f"cannot open {text.partition(':')[0]}:...: wanted a path, sqlite:///path, memory: or postgresql://..."
+        )
         raise ValueError(message)
     return JobHistory(repository, **options)

@@ -80,6 +80,7 @@ class AsyncJobHistory:
     active_jobs = _threaded(JobHistory.active_jobs)
     newest_jobs = _threaded(JobHistory.newest_jobs)
     changes = _threaded(JobHistory.changes)
+    latest_change = _threaded(JobHistory.latest_change)
     cancel = _threaded(JobHistory.cancel)
     start = _threaded(JobHistory.start)
     report = _threaded(JobHistory.report)

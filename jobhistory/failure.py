@@ -51,6 +51,18 @@ def details_of(error: BaseException) -> dict[str, str]:
     }
 
 
+def alone(error: BaseException) -> BaseException:
+    """The error to be logged: with its causes, but without what was being handled when it was raised.
+
+    That may be a worker's error, with secrets in its text.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__suppress_context__ = True
+        cause = cause.__cause__
+    return error
+
+
 def _shown(show: Callable[[], str]) -> str:
     """What it gives, cut; an error that cannot even be shown is reported all the same."""
     try:

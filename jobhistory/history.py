@@ -19,6 +19,7 @@ from jobhistory.errors import (
     SourceConnectionNotFoundError,
     UnknownOutcomeError,
 )
+from jobhistory.failure import alone
 from jobhistory.hooks import Hook, Hooks
 from jobhistory.ids import UUID7, parse_id
 from jobhistory.job import SyncJob
@@ -31,6 +32,7 @@ from jobhistory.repository import (
     JobRepository,
     Position,
     SourceConnection,
+    TellsLatestChange,
     WaitsForChanges,
     check_statuses,
     position_of,
@@ -112,9 +114,10 @@ class JobHistory:
         *,
         job_id: UUID | str | None = None,
         exclusive: bool = False,
+        register: bool = True,
         metadata: Mapping[str, Any] | None = None,
     ) -> SyncJob:
-        """Add a PENDING job, registering its connection.
+        """Add a PENDING job, registering its connection (register=False: SourceConnectionNotFoundError instead).
 
         With a job_id of yours it is safe to retry: the stored job comes back. Raises DuplicateJobError where
         another connection's job has that id; ActiveJobExistsError if exclusive, and one is not finished yet;
@@ -128,7 +131,7 @@ class JobHistory:
         )
         job = self._redacted_job(job)
         try:
-            self._add([job], lambda: self.repository.add(job, exclusive=exclusive))
+            self._add([job], lambda: self.repository.add(job, exclusive=exclusive), register=register)
         except DuplicateJobError:
             stored = self.repository.get(job.id)
             if job_id is None or stored.source_connection_id != job.source_connection_id:
@@ -220,6 +223,15 @@ class JobHistory:
             elif not self.repository.wait_for_changes(after, left):
                 break
         return found
+
+    def latest_change(self) -> str | None:
+        """The token after which `changes` gives what is still to come; None where there was no change yet."""
+        if isinstance(self.repository, TellsLatestChange):
+            return self.repository.latest_change()
+        token = None
+        while found := self.changes(token, limit=MAX_LIMIT):
+            token = found[-1].token
+        return token
 
     def cancel(self, job_id: UUID | str, *, reason: str | None = None) -> SyncJob:
         """Stop a job: PENDING becomes CANCELLED, RUNNING CANCELLING; its worker sees it and stops.
@@ -402,10 +414,12 @@ class JobHistory:
                 continue
             return following
 
-    def _add(self, jobs: list[SyncJob], add: Callable[[], None]) -> None:
+    def _add(self, jobs: list[SyncJob], add: Callable[[], None], *, register: bool = True) -> None:
         try:
             self._write(jobs, add)
         except SourceConnectionNotFoundError:
+            if not register:
+                raise
             for id in {job.source_connection_id: None for job in jobs}:
                 self.repository.register(id)
             self._write(jobs, add)
@@ -415,7 +429,8 @@ class JobHistory:
 
     def redacted_text(self, text: str) -> str:
         """The text as it is stored: without secrets, and storable. A redactor that fails costs the text only."""
-        return _until_it_stays(lambda value: mend_text(self._without_secrets(value)), text)
+        plain = str.__str__(text) if isinstance(text, str) else mend_text(text)
+        return _until_it_stays(lambda value: mend_text(self._without_secrets(value)), plain)
 
     def redacted(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object as it is stored: likewise, also without what stands under keys that look secret."""
@@ -432,8 +447,8 @@ class JobHistory:
             return text
         try:
             return self._redact(text if isinstance(text, str) else mend_text(text))
-        except Exception:  # noqa: BLE001  # a failure is reported all the same
-            _log.exception("the redactor failed: the text is not stored")
+        except Exception as error:  # noqa: BLE001  # a failure is reported all the same
+            _log.error("the redactor failed: the text is not stored", exc_info=alone(error))
             return "[not stored: the redactor failed]"
 
     def _redacted_job(self, job: SyncJob) -> SyncJob:

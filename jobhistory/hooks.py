@@ -9,6 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from jobhistory.failure import alone
 from jobhistory.job import SyncJob
 
 Hook = Callable[[SyncJob], object]
@@ -58,8 +59,8 @@ class Hooks:
         for hook in self._hooks:
             try:
                 hook(job)
-            except Exception:  # noqa: BLE001  # a hook's error is its own
-                _log.exception("hook %r failed for job %s", hook, job.id)
+            except Exception as error:  # noqa: BLE001  # a hook's error is its own
+                _log.error("hook %r failed for job %s", hook, job.id, exc_info=alone(error))
 
 
 _ALL: weakref.WeakSet[Hooks] = weakref.WeakSet()

@@ -19,7 +19,7 @@ from jobhistory.storable import (
     canonical,
     check_json,
     check_text,
-    load_json,
+    load_stored,
     mend_json,
     mend_text,
 )
@@ -118,7 +118,8 @@ class SyncJob:
     status allows: InvalidJobError names the field and the value.
 
     `error_details` and `metadata` are given as JSON objects (dicts), held as JSON text, and parsed anew at
-    each access; `error_details_json` and `metadata_json` are the texts themselves.
+    each access; `error_details_json` and `metadata_json` are the texts themselves. StorageError where another
+    program stored what is no JSON.
     """
 
     id: UUID
@@ -188,12 +189,12 @@ class SyncJob:
     @property
     def error_details(self) -> dict[str, Any] | None:
         """More about the error, as a JSON object: a new dict at each access."""
-        return None if self.error_details_json is None else load_json(self.error_details_json)
+        return load_stored(self.id, "error_details", self.error_details_json)
 
     @property
     def metadata(self) -> dict[str, Any] | None:
         """What was given at enqueue, as a JSON object: a new dict at each access."""
-        return None if self.metadata_json is None else load_json(self.metadata_json)
+        return load_stored(self.id, "metadata", self.metadata_json)
 
     @property
     def is_active(self) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, Self, runtime_checkable
 from uuid import UUID
 
 import attrs
@@ -244,6 +245,52 @@ class WaitsForChanges(Protocol):
 
     def wait_for_changes(self, after: str | None, timeout: float) -> bool:
         """Wait until there may be changes after the token: True; False after `timeout` seconds without."""
+        ...
+
+
+@runtime_checkable
+class TellsLatestChange(Protocol):
+    """An optional ability: to say where the feed ends. Where a repository lacks it, JobHistory reads all of it."""
+
+    def latest_change(self) -> str | None:
+        """The token of the newest change there has been, also of a job deleted since; None where there was none."""
+        ...
+
+
+@runtime_checkable
+class BacksUp(Protocol):
+    """An optional ability: to copy the whole history while others write to it."""
+
+    def backup(self, destination: str | os.PathLike[str]) -> None:
+        """Copy the history, as it is at one moment, to a new place: whole and verified, or not at all.
+
+        Nothing is overwritten. Raises StorageError.
+        """
+        ...
+
+
+@attrs.frozen
+class Finding:
+    """What a check found: an "error" is wrong, a "warning" endangers the history, a "note" says what was looked at."""
+
+    level: Literal["error", "warning", "note"]
+    what: str
+    way_out: str = ""
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """An optional ability: to say what is wrong with what is stored, and to move out what nobody can read."""
+
+    def check(self) -> Iterator[Finding]:
+        """Look at everything that is stored, and at what it is stored in; it takes as long as reading it all."""
+        ...
+
+    def set_aside(self, file: str | os.PathLike[str]) -> int:
+        """Move what another program stored past the record's rules into a new file, as lines of JSON; how many.
+
+        The lines can be mended, and imported. Where there are none, no file is made. Raises StorageError.
+        """
         ...
 
 

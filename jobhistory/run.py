@@ -23,7 +23,7 @@ from jobhistory.errors import (
     StorageError,
     UnknownOutcomeError,
 )
-from jobhistory.failure import causes_of, described, details_of, means_stop
+from jobhistory.failure import alone, causes_of, described, details_of, means_stop
 from jobhistory.job import MAX_COUNT, SyncJob
 from jobhistory.sigterm import sigterm
 from jobhistory.status import JobStatus
@@ -213,10 +213,10 @@ class Run:
         try:
             self._require_ours()
             self._write_to_the_end(self._ending(error, causes))
-        except Exception:
+        except Exception as failed:
             if error is None or stays_inside:
                 raise
-            _log.exception("job %s: its end could not be recorded", self.job.id)
+            _log.error("job %s: its end could not be recorded", self.job.id, exc_info=alone(failed))
         return stays_inside
 
     def _ending(self, error: BaseException | None, causes: list[BaseException]) -> Step:
@@ -302,8 +302,8 @@ class Run:
                 self._look()
         except LostJobError:
             _log.warning("job %s is not this worker's any more", self.job.id)
-        except BaseException:  # noqa: BLE001  whatever a hook raises, the sync goes on
-            _log.warning("job %s: a write failed; it is tried again", self.job.id, exc_info=True)
+        except BaseException as error:  # noqa: BLE001  whatever a hook raises, the sync goes on
+            _log.warning("job %s: a write failed; it is tried again", self.job.id, exc_info=alone(error))
         else:
             return True
         return False

@@ -11,8 +11,9 @@ import math
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any
+from uuid import UUID
 
-from jobhistory.errors import InvalidJobError
+from jobhistory.errors import InvalidJobError, StorageError
 
 TEXT_BYTES = 16 * 1024
 """The longest error text, in bytes of UTF-8."""
@@ -60,9 +61,21 @@ def load_json(text: str) -> dict[str, Any]:
     return loaded
 
 
+def load_stored(job_id: UUID, name: str, text: str | None) -> dict[str, Any] | None:
+    """The object in a job's field, or None; raises StorageError, naming both, where another program spoilt it."""
+    try:
+        return None if text is None else load_json(text)
+    except (ValueError, RecursionError) as error:
+        reason = f"its {name} is no JSON (another program wrote it: `jobhistory check` says what to do)"
+        raise StorageError(f"job {job_id}", reason) from error
+
+
 def canonical(text: str | None) -> str | None:
     """Equal for equal objects: the order of keys does not count, and True is not 1."""
-    return None if text is None else json.dumps(json.loads(text), sort_keys=True)
+    try:
+        return None if text is None else json.dumps(json.loads(text), sort_keys=True)
+    except (ValueError, RecursionError):
+        return text  # another program wrote it: the job can still be finished
 
 
 def mend_text(value: object, limit: int = TEXT_BYTES) -> str:

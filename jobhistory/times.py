@@ -12,6 +12,10 @@ from jobhistory.errors import InvalidJobError
 _WIRE = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
+UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+"""Seconds, and what a person calls so many."""
+
+
 def utc_now() -> datetime:
     """The wall clock, as an aware UTC datetime: the default clock."""
     return datetime.now(UTC)
@@ -66,3 +70,17 @@ def seconds(field: str, value: object) -> float:
         if math.isfinite(duration) and duration >= 0:
             return duration + 0.0  # -0.0 becomes 0.0
     raise InvalidJobError(field, "must be seconds (int, float or timedelta), finite and not negative", value)
+
+
+def span(seconds: float) -> str:
+    """A duration for a person: 312ms, 5.3s, 5m 32s, 2h 5m, 3d 4h."""
+    if seconds < 1:
+        return f"{int(seconds * 1000)}ms"
+    if seconds < 60:  # noqa: PLR2004  a minute
+        return f"{int(seconds * 10) / 10:g}s"
+    if seconds >= 10**9:  # thirty years: no sync took so long, but a record may say so
+        return f"{seconds:.3g}s"
+    at = next(i for i, (size, _) in enumerate(UNITS) if seconds >= size)
+    (size, unit), (smaller, part) = UNITS[at : at + 2]
+    whole, rest = divmod(int(seconds), size)
+    return f"{whole}{unit}" + (f" {rest // smaller}{part}" if rest >= smaller else "")

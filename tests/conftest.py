@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from jobhistory import JobHistory, JobRepository
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
+from tests.postgres import Database, shared_server
 from tests.workers import CONNECTION, Time
 
 # No example is judged by its time, and CI repeats the same examples.
@@ -26,14 +28,27 @@ for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(_number, _usual)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """A database on the one server that all processes of this run share."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with shared_server(folder) as server, closing(Database(server)) as database:
+        yield database
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[JobRepository]:
     """One of each backend, which knows CONNECTION."""
-    repository: JobRepository = (
-        InMemoryJobRepository()
-        if request.param == "memory"
-        else SQLiteJobRepository(tmp_path / "history.db", durability="relaxed")
-    )
+    repository: JobRepository
+    match request.param:
+        case "memory":
+            repository = InMemoryJobRepository()
+        case "sqlite":
+            repository = SQLiteJobRepository(tmp_path / "history.db", durability="relaxed")
+        case _:
+            repository = request.getfixturevalue("postgres").empty()
     repository.register(CONNECTION)
     yield repository
     repository.close()

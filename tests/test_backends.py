@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from jobhistory.repository import JobRepository
+from jobhistory.storage import postgres as backend
 from jobhistory.storage import sqlite
 from jobhistory.storage.memory import InMemoryJobRepository
+from jobhistory.storage.postgres import PostgresJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.testing import JobRepositoryContract, JobRepositoryMachine, run_machine
 from jobhistory.testing.rules.feed import FeedRules
 from jobhistory.testing.rules.reading import ActiveRules, ListRules, NewestRules
+from tests.postgres import Database
 
 
 class TestInMemoryJobRepository(JobRepositoryContract):
@@ -28,6 +32,15 @@ class TestSQLiteJobRepository(JobRepositoryContract):
 
     def make_repository(self) -> SQLiteJobRepository:
         return SQLiteJobRepository(self.folder / f"{uuid4()}.db")
+
+
+class TestPostgresJobRepository(JobRepositoryContract):
+    @pytest.fixture(autouse=True)
+    def _on_a_server(self, postgres: Database) -> None:
+        self.postgres = postgres
+
+    def make_repository(self) -> PostgresJobRepository:
+        return self.postgres.empty()
 
 
 class UnhelpedSQLiteJobRepository(SQLiteJobRepository):
@@ -77,25 +90,61 @@ class TestReadingWithoutTheKeysHelp(ListRules, ActiveRules, NewestRules, FeedRul
             getattr(self, rule)(repository)
 
 
-def in_memory(_: Path) -> JobRepository:
-    return InMemoryJobRepository()
+class TestReadingFromPostgresWithoutTheKeysHelp(ListRules, ActiveRules, NewestRules, FeedRules):
+    @pytest.fixture(autouse=True)
+    def _on_a_server(self, postgres: Database) -> None:
+        self.postgres = postgres
+
+    def make_repository(self) -> PostgresJobRepository:
+        return unhelped_on(self.postgres)
+
+    @pytest.mark.parametrize(
+        ("forgetful", "rule"),
+        [
+            ("_PAGE", "test_ties_stand_by_id"),
+            ("_ACTIVE_PAGE", "test_ties_stand_by_id"),
+            ("_CHANGES", "test_changes_stand_in_the_order_of_their_commits"),
+        ],
+    )
+    def test_an_order_that_was_not_asked_for_is_seen(
+        self, forgetful: str, rule: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        careless = re.sub(r", id DESC|ORDER BY j.change, j.part", "", getattr(backend, forgetful))
+        assert careless != getattr(backend, forgetful)
+        for statement in (backend._page, backend._active_page):
+            monkeypatch.setattr(backend, statement.__name__, statement.__wrapped__)
+        monkeypatch.setattr(backend, forgetful, careless)
+
+        with self.opened() as repository, pytest.raises(AssertionError):
+            getattr(self, rule)(repository)
 
 
-def in_sqlite(folder: Path) -> JobRepository:
+def unhelped_on(postgres: Database) -> PostgresJobRepository:
+    """As UnhelpedSQLiteJobRepository; a subquery with an offset stays a query of its own."""
+    repository = postgres.empty()
+    read = repository._db.read
+    unhelped = partial(re.sub, r"\bSCHEMA.jobs AS j\b", "(SELECT * FROM SCHEMA.jobs ORDER BY id OFFSET 0) AS j")
+    vars(repository._db)["read"] = lambda sql, parameters=(): read(unhelped(sql), parameters)
+    return repository
+
+
+Make = Callable[[Path, Database], JobRepository]
+BACKENDS: dict[str, Make] = {
+    "memory": lambda _, __: InMemoryJobRepository(),
     # What a commit waits for on disk changes no answer.
-    return SQLiteJobRepository(folder / f"{uuid4()}.db", durability="relaxed")
-
-
-def in_unhelped_sqlite(folder: Path) -> JobRepository:
-    return UnhelpedSQLiteJobRepository(folder / f"{uuid4()}.db")
+    "sqlite": lambda folder, _: SQLiteJobRepository(folder / f"{uuid4()}.db", durability="relaxed"),
+    "unhelped sqlite": lambda folder, _: UnhelpedSQLiteJobRepository(folder / f"{uuid4()}.db"),
+    "postgres": lambda _, postgres: postgres.empty(),
+    "unhelped postgres": lambda _, postgres: unhelped_on(postgres),
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [in_memory, in_sqlite, in_unhelped_sqlite])
+@pytest.mark.parametrize("make", BACKENDS.values(), ids=BACKENDS)
 def test_a_thousand_stories_of_fifty_steps_are_told_as_the_oracle_tells_them(
-    make: Callable[[Path], JobRepository], tmp_path: Path
+    make: Make, tmp_path: Path, postgres: Database
 ) -> None:
-    run_machine(lambda: make(tmp_path), max_examples=1000, stateful_step_count=50)
+    run_machine(lambda: make(tmp_path, postgres), max_examples=1000, stateful_step_count=50)
 
 
 def test_a_contract_and_a_machine_need_a_repository() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import subprocess
 import sys
 import venv
@@ -23,6 +22,7 @@ from jobhistory.exec import counts as module
 from jobhistory.exec.counts import Counting, Reader, Report, rsync_stats, singer_messages
 from jobhistory.storage.memory import InMemoryJobRepository
 from tests.executions import CONNECTION, Executions, counts, outcome, wait_until
+from tests.workers import needed
 
 COMPLETED, FAILED = JobStatus.COMPLETED, JobStatus.FAILED
 
@@ -30,14 +30,6 @@ COMPLETED, FAILED = JobStatus.COMPLETED, JobStatus.FAILED
 @pytest.fixture
 def exec_(tmp_path: Path) -> Executions:
     return Executions(tmp_path)
-
-
-def needed(what: str, way_out: str) -> str:
-    """The program's path. A test whose program is missing is left out, but never in CI."""
-    if (found := shutil.which(what)) is None:
-        message = f"{what} is missing: {way_out}"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
-    return found
 
 
 def counted(reader: Reader, *pieces: bytes) -> dict[str, int]:

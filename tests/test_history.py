@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 from uuid import UUID, uuid5
 
 import attrs
@@ -206,6 +206,17 @@ def test_enqueue_adds_a_pending_job_and_registers_its_connection(history: JobHis
     assert SyncJob(id=UUID(int=1), source_connection_id=CONNECTION, created_at=NOON) == created
     assert [created] == history.list_jobs(CONNECTION)
     assert [SourceConnection(CONNECTION)] == history.connections()
+
+
+def test_enqueue_registers_nothing_where_it_is_told_not_to(history: JobHistory) -> None:
+    with pytest.raises(SourceConnectionNotFoundError) as refused:
+        history.enqueue(CONNECTION, register=False)
+    assert CONNECTION == refused.value.source_connection_id
+    assert [] == history.connections()
+
+    history.register(CONNECTION)
+    created = history.enqueue(CONNECTION, register=False)
+    assert [created] == history.list_jobs(CONNECTION)
 
 
 def test_enqueue_keeps_the_name_of_a_known_connection(history: JobHistory) -> None:
@@ -471,6 +482,28 @@ def test_changes_tell_what_was_written_since_a_token(history: JobHistory) -> Non
         history.changes("no token")
 
 
+def test_the_latest_change_is_where_what_is_still_to_come_begins(repository: JobRepository) -> None:
+    class Lacking:
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+            if name == "latest_change":
+                raise AttributeError(name)
+            return getattr(repository, name)
+
+    told, reading = JobHistory(repository), JobHistory(cast("JobRepository", Lacking()))
+    assert [None, None] == [told.latest_change(), reading.latest_change()]
+
+    first, second = (told.fail(told.enqueue(CONNECTION).id, error="no") for _ in range(2))
+    [*_, newest] = told.changes()
+    assert [newest.token] * 2 == [told.latest_change(), reading.latest_change()]
+
+    repository.delete_many([second.id])
+    token = told.latest_change()
+    assert [] == told.changes(token)
+    later = told.enqueue(CONNECTION)
+    assert [later] == [change.job for change in told.changes(token)]
+    assert first == told.get(first.id)
+
+
 class Waiting:
     """The repository, which says when it is asked to wait, and how often it was."""
 
@@ -710,6 +743,20 @@ def test_a_failure_is_redacted_and_made_storable(history: JobHistory) -> None:
     assert failed.error.startswith(rf"\x00{HIDDEN}\ud800xxx")
     assert "[cut: " in failed.error
     assert {"password": "[redacted]", "1": HIDDEN, "odd": [str(NOON)], "tuple": [HIDDEN]} == failed.error_details
+
+
+def test_a_failure_that_can_neither_be_shown_nor_compared_is_kept(history: JobHistory) -> None:
+    class BrokenError(Exception):
+        def _refuse(self, *_: object) -> NoReturn:
+            raise RuntimeError
+
+        __str__ = __repr__ = __eq__ = _refuse
+        __hash__ = Exception.__hash__
+
+    failed = history.fail(history.enqueue(CONNECTION).id, error=BrokenError())  # type: ignore[arg-type]
+    assert failed.error is not None
+    assert "BrokenError" in failed.error
+    assert "cannot be shown" in failed.error
 
 
 @pytest.mark.parametrize("limit", [256, 1024, 4096, 16 * 1024, 64 * 1024])
@@ -1247,6 +1294,9 @@ STATED = {
     ("storage/sqlite_connections.py", "time.sleep"),
     ("storage/sqlite.py", "time.monotonic"),
     ("storage/sqlite.py", "time.sleep"),
+    ("storage/postgres_connections.py", "time.monotonic"),
+    ("storage/postgres_connections.py", "time.sleep"),
+    ("storage/postgres.py", "time.monotonic"),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from uuid import UUID
 
 import attrs
@@ -20,7 +19,6 @@ from jobhistory import (
 from jobhistory.reaping import Reaping, reap
 from jobhistory.run import Run
 from jobhistory.storage.memory import InMemoryJobRepository
-from jobhistory.storage.sqlite import SQLiteJobRepository
 from tests.interleavings import Actor, Log, every_interleaving
 
 CONNECTION = UUID(int=1)
@@ -152,14 +150,15 @@ def run_scenario(
     return len(jobs)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def repository(request: pytest.FixtureRequest, tmp_path: Path) -> JobRepository:
-    if request.param == "memory":
-        return InMemoryJobRepository()
-    return SQLiteJobRepository(tmp_path / "history.db", durability="relaxed")
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    ("repository", "scenario"),
+    [
+        pytest.param(backend, scenario, marks=[pytest.mark.slow] if backend == "postgres" and "," in scenario else [])
+        for backend in ("memory", "sqlite", "postgres")
+        for scenario in SCENARIOS
+    ],
+    indirect=["repository"],
+)
 def test_no_order_of_calls_breaks_a_jobs_story(repository: JobRepository, scenario: str) -> None:
     schedules = run_scenario(repository, SCENARIOS[scenario], at_most=AT_MOST)
     assert 10 <= schedules < AT_MOST, "every order was tried"

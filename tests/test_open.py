@@ -80,7 +80,7 @@ def test_memory_is_new_each_time(folder: Path) -> None:
     ],
 )
 def test_a_url_of_another_kind_is_refused_without_its_password(folder: Path, url: str, scheme: str) -> None:
-    with pytest.raises(ValueError, match="wanted a path, sqlite:///path or memory:") as refused:
+    with pytest.raises(ValueError, match="wanted a path, sqlite:///path, memory: or postgresql://") as refused:
         jobhistory.open(url)
 
     assert f"cannot open {scheme}:" in str(refused.value)

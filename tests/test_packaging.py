@@ -24,16 +24,19 @@ OFFENCES = [
     ("layers", "unplaced.py", ""),
     ("backends", "storage/memory.py", "import jobhistory.storage.sqlite"),
     ("backends", "storage/unplaced.py", ""),
-    *(("core", "job.py", f"import {name}") for name in ("hypothesis", "psycopg", "pytest")),
+    *(("core", "job.py", f"import {name}") for name in ("hypothesis", "psycopg", "psycopg_pool", "pytest")),
     ("core", "redact.py", "import sqlite3"),
     ("core", "history.py", "import sqlite_utils"),
     ("sqlite", "storage/memory.py", "import sqlite3"),
     ("sqlite", "__init__.py", "import sqlite_utils"),
     ("sqlite", "storage/memory.py", "import jobhistory.storage.sqlite_connections"),
+    *(("postgres", "storage/memory.py", f"import {name}") for name in ("psycopg", "psycopg_pool")),
+    ("postgres", "storage/sqlite.py", "import jobhistory.storage.postgres_connections"),
     *(("cli", "__init__.py", f"import {name}") for name in ("click", "platformdirs", "rich")),
     ("testing", "cli/__init__.py", "import pytest"),
     ("testing", "storage/memory.py", "import hypothesis"),
     ("aio", "cli/__init__.py", "import anyio"),
+    *(("http", "cli/serve.py", f"import {name}") for name in ("fastapi", "jinja2", "pydantic", "starlette", "uvicorn")),
 ]
 
 
@@ -94,7 +97,8 @@ def test_the_core_contract_names_every_module_below_storage() -> None:
 def test_importing_the_package_loads_no_backend_and_no_extra() -> None:
     program = "import jobhistory, sys; print([name for name in sys.argv[1:] if name in sys.modules])"
     backends = ["jobhistory.storage", "psycopg", "sqlite3", "sqlite_utils"]
-    extras = ["anyio", "click", "hypothesis", "platformdirs", "pytest", "rich"]
+    frameworks = ["fastapi", "httptools", "jinja2", "pydantic", "starlette", "uvicorn"]
+    extras = ["anyio", "click", "hypothesis", "platformdirs", "psycopg_pool", "pytest", "rich", *frameworks]
     unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
 
     loaded = subprocess.run(

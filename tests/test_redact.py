@@ -162,6 +162,8 @@ def test_the_corpus_notices_when_a_part_of_the_rules_is_gone(part: str, monkeypa
             "Settings(key=SecretStr('x1'), token=SecretStr('x1y'))",
             "Settings(key=SecretStr('x1'), token=SecretStr('[redacted]'))",
         ),
+        (r'{"said": "\"AUTH\" \"default\" \"x1y2z3\""}', r'{"said": "\"AUTH\" \"default\" \"[redacted]\""}'),
+        (r"[\"password\"]=>\n  string(5) \"x1y2z\"", r"[\"password\"]=>\n  string(5) \"[redacted]\""),
         ("mysqldump --password=hunter2 shop", "mysqldump --password=[redacted] shop"),
         ("['psql', '--password', 'hunter2']", "['psql', '--password', '[redacted]']"),
         ("curl -u bob:hunter2 https://x", "curl -u bob:[redacted] https://x"),

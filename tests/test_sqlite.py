@@ -32,6 +32,7 @@ from jobhistory.job import COLUMNS, SyncJob
 from jobhistory.repository import Position
 from jobhistory.status import JobStatus
 from jobhistory.storable import JSONText
+from jobhistory.storage import filesystem
 from jobhistory.storage.sqlite import APPLICATION_ID, SQLiteJobRepository
 from jobhistory.storage.sqlite_connections import Connections
 from jobhistory.testing import strategies
@@ -325,10 +326,66 @@ def test_a_file_that_may_not_be_written_to_can_be_read(unprivileged: Path) -> No
 def test_a_file_that_was_taken_away_is_not_made_anew(repository: SQLiteJobRepository, path: Path) -> None:
     for file in path.parent.iterdir():
         file.unlink()
-    with pytest.raises(StorageError, match="check that the folder exists"):
+    with pytest.raises(StorageError, match=r"was taken away .*: put it back, or open the history anew"):
         in_another_thread(repository.connections)
 
     assert [] == list(path.parent.iterdir())
+
+
+def test_nothing_is_acknowledged_that_goes_to_a_file_without_a_name(
+    repository: SQLiteJobRepository, path: Path
+) -> None:
+    repository.add(job(1))
+    path.rename(path.with_name("aside.db"))
+    for call in METHODS.values():
+        with pytest.raises(StorageError, match=r"was taken away \(No such file or directory\)") as refused:
+            call(repository)
+        assert str(path) == refused.value.where
+        assert isinstance(refused.value.__cause__, FileNotFoundError)
+
+    path.with_name("aside.db").rename(path)
+    assert [job(1)] == repository.list_jobs(CONNECTION)
+
+
+def test_a_file_that_was_replaced_is_not_taken_for_the_one_that_was_opened(
+    repository: SQLiteJobRepository, path: Path
+) -> None:
+    restored = path.with_name("restored.db")
+    SQLiteJobRepository(restored).close()
+    before = restored.read_bytes()
+    assert 2 == len(repository.connections())
+    restored.replace(path)
+    for call in (repository.connections, lambda: in_another_thread(lambda: repository.register(UNKNOWN))):
+        with pytest.raises(StorageError, match="was replaced by another file: open the history anew"):
+            call()
+
+    assert before == path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])
+def test_a_network_filesystem_is_refused_before_a_file_is_made(
+    path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = path.parent.stat().st_dev
+    mounts = path.with_name("mountinfo")
+    mounts.write_text(
+        "22 27 0:21 / /proc rw,relatime shared:1 - proc proc rw\n"
+        f"36 35 {os.major(device)}:{os.minor(device)} / /mnt/server rw,noatime shared:7 - {kind} server:/jobs rw\n"
+    )
+    monkeypatch.setattr(filesystem, "_MOUNTS", mounts)
+    with pytest.raises(StorageError, match=rf"network filesystem \({kind}\): use a local disk"):
+        SQLiteJobRepository(path)
+
+    assert ["mountinfo"] == names(path.parent)
+
+
+def test_the_filesystem_is_known_where_the_system_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "proc" == filesystem.filesystem_of("/proc")
+    assert filesystem.filesystem_of(tmp_path / "missing") is None
+    monkeypatch.setattr(filesystem, "_MOUNTS", tmp_path / "no Linux")
+    assert filesystem.filesystem_of("/proc") is None
+    (tmp_path / "no Linux").touch()
+    assert filesystem.filesystem_of("/proc") is None
 
 
 # ---- A file that is refused, and left as it is
@@ -521,6 +578,44 @@ def test_a_file_whose_first_opening_died_becomes_a_history(path: Path) -> None:
 
     with closing(SQLiteJobRepository(path)) as repository:
         assert [] == repository.connections()
+
+
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+
+
+def journal(path: Path, pages_before: int, magic: bytes = JOURNAL_MAGIC) -> None:
+    """A rollback journal of a database of so many pages, none of them changed yet."""
+    head = magic + struct.pack(">IIIII", 0, 1, pages_before, 512, 4096)
+    path.with_name(f"{path.name}-journal").write_bytes(head.ljust(512, b"\0"))
+
+
+def test_a_file_that_lost_power_while_it_was_made_becomes_a_history(path: Path) -> None:
+    path.write_bytes(bytes(4096) + b"pages that came to the disk before the first one".ljust(4096, b"\0"))
+    journal(path, 0)
+    with closing(SQLiteJobRepository(path)) as repository:
+        assert [] == repository.connections()
+
+    assert ["history.db"] == names(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("content", "pages_before", "magic"),
+    [
+        (b"no database, whatever lies beside it" * 300, 0, JOURNAL_MAGIC),
+        (bytes(8192), 2, JOURNAL_MAGIC),
+        (bytes(8192), 0, b"no magic"),
+    ],
+)
+def test_a_file_that_cannot_be_half_made_is_refused_and_stays_as_it_is(
+    path: Path, content: bytes, pages_before: int, magic: bytes
+) -> None:
+    path.write_bytes(content)
+    journal(path, pages_before, magic)
+    before = snapshot(path.parent)
+    with pytest.raises(StorageError, match=re.escape(NO_DATABASE)):
+        SQLiteJobRepository(path)
+
+    assert before == snapshot(path.parent)
 
 
 def test_a_file_that_another_made_meanwhile_is_used_as_it_is(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
@@ -134,3 +135,11 @@ def forked(act: Callable[[], object]) -> str:
         said = pipe.read()
     os.waitpid(pid, 0)
     return said
+
+
+def needed(what: str, way_out: str) -> str:
+    """The program's path. A test whose program is missing is left out, but never in CI."""
+    if (found := shutil.which(what, path=f"{os.environ['PATH']}:/usr/sbin")) is None:
+        message = f"{what} is missing: {way_out}"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
+    return found

@@ -7,6 +7,8 @@ reading.py    list, show, connections
 watching.py   watch
 acting.py     cancel, reap
 transfer.py   import, export
+serve.py      serve
+upkeep.py     backup, check
 exec.py       exec
 live.py       its line at the foot of the terminal
 demo.py       demo

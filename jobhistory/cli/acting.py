@@ -6,12 +6,13 @@ import click
 
 from jobhistory.cli.database import Database, find_job
 from jobhistory.cli.reading import as_json
-from jobhistory.cli.render import json_text, label, span, visible
+from jobhistory.cli.render import json_text, label, visible
 from jobhistory.errors import InvalidTransitionError
 from jobhistory.job import SyncJob
 from jobhistory.reaping import CONFIRM_FOR, SILENT_FOR, Reaping
 from jobhistory.reaping import reap as reap_by
 from jobhistory.status import JobStatus
+from jobhistory.times import span
 
 
 @click.command()

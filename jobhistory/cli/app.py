@@ -18,7 +18,9 @@ from jobhistory.cli.demo import demo
 from jobhistory.cli.exec import exec_
 from jobhistory.cli.reading import connections, list_, show
 from jobhistory.cli.render import visible
+from jobhistory.cli.serve import serve
 from jobhistory.cli.transfer import REFUSED, export, import_
+from jobhistory.cli.upkeep import WRONG, backup, check
 from jobhistory.cli.watching import watch
 from jobhistory.errors import InvalidTransitionError, JobHistoryError
 
@@ -28,6 +30,7 @@ _EXIT_CODES = {
     BadInputError.exit_code: "wrong usage, a bad cursor or limit among it",
     NotFoundError.exit_code: "no such history, connection or job",
     REFUSED: "import: some rows were refused, the others are in",
+    WRONG: "check: something is wrong; it says what, and what to do",
     INTERRUPTED: "interrupted",
 }
 
@@ -89,5 +92,5 @@ def _standard() -> Path:
     return data_folder() / "history.db"
 
 
-for command in (list_, show, watch, connections, cancel, reap, import_, export, exec_, demo):
+for command in (list_, show, watch, connections, cancel, reap, import_, export, backup, check, serve, exec_, demo):
     app.add_command(command)

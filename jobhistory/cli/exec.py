@@ -14,7 +14,7 @@ import click
 
 from jobhistory.cli.database import Database, NotFoundError, find_connection
 from jobhistory.cli.live import LiveLine
-from jobhistory.cli.render import label, span, visible
+from jobhistory.cli.render import label, visible
 from jobhistory.errors import InvalidIdError, JobHistoryError, NameTakenError
 from jobhistory.exec import GRACE, NOT_EXECUTABLE, NOT_FOUND, SIGNALLED, Execution
 from jobhistory.exec.counts import NAMES, rsync_stats, singer_messages
@@ -22,6 +22,7 @@ from jobhistory.history import JobHistory
 from jobhistory.ids import parse_id
 from jobhistory.job import SyncJob
 from jobhistory.repository import SourceConnection
+from jobhistory.times import span
 
 OWN_FAILURE = 125
 """The exit code where the command was not run because of us: wrong usage, no history, another job is active."""

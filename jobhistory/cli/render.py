@@ -21,7 +21,7 @@ import click
 from jobhistory.job import FIELDS, WIRE_FIELDS, SyncJob
 from jobhistory.repository import SourceConnection
 from jobhistory.status import JobStatus
-from jobhistory.times import to_wire
+from jobhistory.times import UNITS, span, to_wire
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,7 +47,6 @@ LEGEND = "  ".join(f"{sign} {word}" for sign, word in zip(COUNT_SIGNS, COUNT_WOR
 _PLAIN_HEAD = ("id", "status", "created_at", "seconds", *COUNT_WORDS)
 _SHORT = len("770e8400-e29b")  # of an id: 48 bits, which in a UUIDv7 are its millisecond
 
-_UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _LONG_AGO = 7 * 86400
 
 FREE, RIGHT = "free", "right"
@@ -70,20 +69,6 @@ def label(connection: SourceConnection) -> str:
     return visible(connection.name or str(connection.id))
 
 
-def span(seconds: float) -> str:
-    """A duration for a person: 312ms, 5.3s, 5m 32s, 2h 5m, 3d 4h."""
-    if seconds < 1:
-        return f"{int(seconds * 1000)}ms"
-    if seconds < 60:  # noqa: PLR2004  a minute
-        return f"{int(seconds * 10) / 10:g}s"
-    if seconds >= 10**9:  # thirty years: no sync took so long, but a record may say so
-        return f"{seconds:.3g}s"
-    at = next(i for i, (size, _) in enumerate(_UNITS) if seconds >= size)
-    (size, unit), (smaller, part) = _UNITS[at : at + 2]
-    whole, rest = divmod(int(seconds), size)
-    return f"{whole}{unit}" + (f" {rest // smaller}{part}" if rest >= smaller else "")
-
-
 def took(job: SyncJob, now: datetime) -> float | None:
     """The seconds that the job took, or has been running for."""
     if job.is_active and job.started_at is not None:
@@ -96,7 +81,7 @@ def ago(moment: datetime, now: datetime) -> str:
     seconds = int((now - moment).total_seconds())
     if moment > now or seconds >= _LONG_AGO:
         return local(moment)[:16]
-    for size, unit in _UNITS:
+    for size, unit in UNITS:
         if count := seconds // size:
             return f"{count}{unit} ago"
     return "just now"

@@ -22,7 +22,6 @@ from jobhistory.cli.render import (
     Cell,
     job_cells,
     label,
-    span,
     table_of,
     took,
     visible,
@@ -32,7 +31,7 @@ from jobhistory.job import SyncJob
 from jobhistory.reaping import CONFIRM_FOR, SILENT_FOR
 from jobhistory.repository import MAX_LIMIT, SourceConnection
 from jobhistory.status import JobStatus
-from jobhistory.times import to_wire
+from jobhistory.times import span, to_wire
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

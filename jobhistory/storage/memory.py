@@ -176,6 +176,10 @@ class InMemoryJobRepository:
             self._closed = True
             self._written.notify_all()
 
+    def latest_change(self) -> str | None:
+        with self._open():
+            return str(self._feed.last) if self._feed.last else None
+
     def wait_for_changes(self, after: str | None, timeout: float) -> bool:
         number = check_token(after)
         with self._open():

@@ -13,9 +13,10 @@ import operator
 import os
 import sqlite3
 import stat
+import struct
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,6 +34,7 @@ from jobhistory.ids import check_id
 from jobhistory.job import COLUMNS, SyncJob
 from jobhistory.repository import (
     Change,
+    Finding,
     Position,
     SourceConnection,
     check_active_statuses,
@@ -46,7 +48,12 @@ from jobhistory.repository import (
 )
 from jobhistory.status import JobStatus
 from jobhistory.storable import JSONText
-from jobhistory.storage.sqlite_connections import Connections, storage_error
+from jobhistory.storage.filesystem import SHARED_BY_MACHINES, filesystem_of
+from jobhistory.storage.private_files import create
+from jobhistory.storage.rows import DraftJob
+from jobhistory.storage.sqlite_backup import backup
+from jobhistory.storage.sqlite_check import check, set_aside, unreadable, unreadable_connection
+from jobhistory.storage.sqlite_connections import Connections, primary_code, storage_error
 from jobhistory.times import seconds, utc
 
 if TYPE_CHECKING:
@@ -133,9 +140,10 @@ def _migrate(connection: sqlite3.Connection) -> None:
     migrations = Migrations("jobhistory")
     for name, schema in _SCHEMAS:
         migrations(name=name)(lambda db, schema=schema: _execute_all(schema, db))
-    migrations.apply(Database(connection, execute_plugins=False, recursive_triggers=False))
+    # The marks come first: a part of this that reaches the disk alone, and is taken back, is known as a history's.
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {len(_SCHEMAS)}")
+    migrations.apply(Database(connection, execute_plugins=False, recursive_triggers=False))
 
 
 def _execute_all(schema: str, db: Database) -> None:
@@ -173,18 +181,8 @@ def _changing(job: SyncJob) -> list[Any]:
     return [_text(value) if type(value) is datetime else value for value in _values_of(job)]
 
 
-class _DraftJob(SyncJob):
-    """A SyncJob that can be filled in; it gets its true class when it is complete."""
-
-    # Both must be object's: with either one in Python, each assignment costs a call.
-    __slots__ = ()
-    __init__ = object.__init__
-    __delattr__ = object.__delattr__
-    __setattr__ = object.__setattr__
-
-
 class _DraftUUID(UUID):
-    """A UUID that can be filled in, likewise."""
+    """A UUID that can be filled in, as a DraftJob can."""
 
     __slots__ = ()
     __init__ = object.__init__
@@ -203,9 +201,7 @@ class _Ids(dict[bytes | None, UUID]):
 def _jobs(rows: Iterable[Sequence[Any]], ids: dict[bytes | None, UUID]) -> list[SyncJob]:
     """The records in the rows, with nothing checked again: every row was checked when it was written.
 
-    This is the hot path of every list. The constructor takes ten times as long, nearly all of it for
-    checks and for passing by the frozen class; so a draft is filled in by plain assignment, and becomes a
-    SyncJob at the end. A property holds it equal to the constructor.
+    This is the hot path of every list: a draft is filled in, and becomes a SyncJob at the end.
 
     `ids` gives the ids of connections by what leads their rows.
     """
@@ -216,7 +212,7 @@ def _jobs(rows: Iterable[Sequence[Any]], ids: dict[bytes | None, UUID]) -> list[
         inserted, updated, deleted, failed, error, error_details_json,
         created_at, cancel_requested_at, heartbeat_at, progress_at, worker, metadata_json, version,
     ) in rows:  # fmt: skip
-        job, uuid = _DraftJob(), _DraftUUID()
+        job, uuid = DraftJob(), _DraftUUID()
         uuid.int = integer(id)
         uuid.is_safe = unknown
         uuid.__class__ = UUID
@@ -378,7 +374,9 @@ class SQLiteJobRepository:
 
     def connections(self) -> list[SourceConnection]:
         rows = self._db.read("SELECT id, name FROM source_connections ORDER BY id")
-        return [SourceConnection(UUID(bytes=id), name) for id, name in rows]
+        if any(type(name) is bytes for _, name in rows):
+            raise unreadable_connection(self.path, self._db)
+        return [SourceConnection(self._connection_id(id), name) for id, name in rows]
 
     def forget(self, source_connection_id: UUID) -> None:
         with self._db.write() as db:
@@ -415,7 +413,7 @@ class SQLiteJobRepository:
 
     def replace(self, job: SyncJob, *, quiet: bool = False) -> None:
         with self._db.write() as db:
-            stored = self._only(db.execute(_JOB, (job.id.bytes,)).fetchall(), job.id)
+            stored = self._only(self._stored(db, job.id), job.id)
             if stored == job:
                 return
             if error := refusal(stored, job):
@@ -441,7 +439,7 @@ class SQLiteJobRepository:
             known, number = number, self._look_up(source_connection_id)
             if number != known:
                 rows = self._db.read(page, {"connection": number, **parameters})
-        return _jobs(rows, {None: source_connection_id})
+        return self._jobs(rows, {None: source_connection_id})
 
     def active_jobs(
         self,
@@ -454,7 +452,7 @@ class SQLiteJobRepository:
         parameters = {"limit": check_limit(limit), **_place(before)}
         parameters["silent_since"] = _NEVER if silent_since is None else _text(utc("silent_since", silent_since))
         wanted = check_active_statuses(statuses)
-        return _jobs(self._db.read(_active_page(wanted), parameters) if wanted else [], self._ids)
+        return self._jobs(self._db.read(_active_page(wanted), parameters) if wanted else [], self._ids)
 
     def newest_jobs(
         self, source_connection_ids: Iterable[UUID] | None = None, *, per_connection: int = 1
@@ -469,9 +467,9 @@ class SQLiteJobRepository:
             keys = [id.bytes for id in ids]
         newest: dict[bytes, list[SyncJob]] = {key: [] for key in keys}
         rows = [row for row in rows if row[1] is not None]
-        for row, job in zip(rows, _jobs(rows, self._ids), strict=True):
+        for row, job in zip(rows, self._jobs(rows, self._ids), strict=True):
             newest[row[0]].append(job)
-        return {self._ids[key]: newest_first(jobs) if len(jobs) > 1 else jobs for key, jobs in newest.items()}
+        return {self._connection_id(key): newest_first(jobs) if len(jobs) > 1 else jobs for key, jobs in newest.items()}
 
     def delete_many(self, job_ids: Iterable[UUID]) -> int:
         keys = [(check_id(id).bytes,) for id in job_ids]
@@ -481,11 +479,15 @@ class SQLiteJobRepository:
 
     def changes(self, after: str | None = None, *, limit: int = 1000) -> list[Change]:
         rows = self._db.read(_CHANGES, (check_token(after), check_limit(limit)))
-        jobs = _jobs((row[1:] for row in rows), self._ids)
+        jobs = self._jobs([row[1:] for row in rows], self._ids)
         return [Change(str(row[0]), job) for row, job in zip(rows, jobs, strict=True)]
 
     def close(self) -> None:
         self._db.close()
+
+    def latest_change(self) -> str | None:
+        ((following,),) = self._db.read(f"SELECT {_NEXT_CHANGE}")
+        return str(following - 1) if following > 1 else None
 
     def wait_for_changes(self, after: str | None, timeout: float) -> bool:
         # The version moves with every commit of another connection; so it is read before the changes are.
@@ -498,6 +500,15 @@ class SQLiteJobRepository:
             if self._db.read("PRAGMA data_version") != seen:
                 return True
         return False
+
+    def backup(self, destination: str | os.PathLike[str]) -> None:
+        backup(self.path, self._db, Path(destination))
+
+    def check(self) -> Iterator[Finding]:
+        return check(self.path, self._db, _migrate)
+
+    def set_aside(self, file: str | os.PathLike[str]) -> int:
+        return set_aside(self._db, _RAISE_FLOOR, Path(file))
 
     # ---- Opening the file
 
@@ -519,6 +530,8 @@ class SQLiteJobRepository:
 
     def _prepare(self) -> None:
         """Make, check or upgrade the file; many processes may do so at once."""
+        if (kind := filesystem_of(Path(self.path).parent)) in SHARED_BY_MACHINES:
+            raise StorageError(self.path, f"lies on a network filesystem ({kind}): use a local disk")
         with _LOOKING:
             self._create()
             self._refuse_foreign()
@@ -534,7 +547,7 @@ class SQLiteJobRepository:
     def _create(self) -> None:
         """Make the file, readable by its owner alone, where it is missing."""
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = create(self.path)
         except FileExistsError:
             return
         except OSError as error:
@@ -546,7 +559,6 @@ class SQLiteJobRepository:
                 case _:
                     reason = f"cannot be made: {error.strerror}: give another path"
             raise StorageError(self.path, reason) from error
-        os.fchmod(descriptor, 0o600)  # whatever the umask
         os.close(descriptor)
 
     def _refuse_foreign(self) -> None:
@@ -568,7 +580,22 @@ class SQLiteJobRepository:
                 db.execute("PRAGMA writable_schema = ON")
                 self._schema(db)
         except sqlite3.Error as error:
+            if primary_code(error) == sqlite3.SQLITE_NOTADB and self._was_being_made():
+                return
             raise storage_error(self.path, error) from error
+
+    def _was_being_made(self) -> bool:
+        """Whether power was lost in its first transaction, of which only a part has come to the disk.
+
+        SQLite itself will take that back: the journal says that the file was empty before.
+        https://www.sqlite.org/fileformat2.html#the_rollback_journal
+        """
+        with contextlib.suppress(FileNotFoundError), Path(f"{self.path}-journal").open("rb") as journal:
+            magic, pages_before = struct.unpack(">8s8xI", journal.read(20).ljust(20, b"\xff"))
+            if magic == _JOURNAL_MAGIC and pages_before == 0:
+                with Path(self.path).open("rb") as file:
+                    return not any(file.read(16))
+        return False
 
     def _schema(self, db: sqlite3.Connection) -> int:
         """How many migrations the file has; refuses another application's, and a newer one."""
@@ -611,14 +638,14 @@ class SQLiteJobRepository:
                 if len({row[0] for row in rows}) == len(asked):
                     return rows
             known = self._db.read("SELECT id, number FROM source_connections")
-            numbers = self._numbers = {UUID(bytes=id): number for id, number in known}
+            numbers = self._numbers = {self._connection_id(id): number for id, number in known}
             for id in asked:
                 if id not in numbers:
                     raise SourceConnectionNotFoundError(id)
 
     def _is_stored(self, db: sqlite3.Connection, job: SyncJob) -> bool:
         """Whether the job is stored as it is; DuplicateJobError where its id is another job's."""
-        stored = _jobs(db.execute(_JOB, (job.id.bytes,)).fetchall(), self._ids)
+        stored = self._jobs(self._stored(db, job.id), self._ids)
         if stored and stored[0] != job:
             raise DuplicateJobError(job.id)
         return bool(stored)
@@ -630,10 +657,32 @@ class SQLiteJobRepository:
     def _only(self, rows: list[Any], job_id: UUID) -> SyncJob:
         if not rows:
             raise JobNotFoundError(job_id)
-        return _jobs(rows, self._ids)[0]
+        return self._jobs(rows, self._ids)[0]
+
+    def _stored(self, db: sqlite3.Connection, job_id: UUID) -> list[Any]:
+        """The job's row, as of the transaction under way; no row where there is none."""
+        try:
+            return db.execute(_JOB, (job_id.bytes,)).fetchall()
+        except sqlite3.OperationalError:
+            return self._db.read(_JOB, (job_id.bytes,))  # which gives text that is no UTF-8, too
+
+    # Other programs may write what is no job, or no connection. It is named only once reading it failed.
+
+    def _jobs(self, rows: Sequence[Sequence[Any]], ids: dict[bytes | None, UUID]) -> list[SyncJob]:
+        try:
+            return _jobs(rows, ids)
+        except (ValueError, TypeError, KeyError) as error:
+            raise unreadable(self.path, rows, error) from error
+
+    def _connection_id(self, data: bytes) -> UUID:
+        try:
+            return self._ids[data]
+        except ValueError as error:
+            raise unreadable_connection(self.path, self._db) from error
 
 
 _LOOK_EVERY = 0.02
+_JOURNAL_MAGIC = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 _SYNCHRONOUS = {"full": "FULL", "relaxed": "NORMAL"}
 # Held while a file is looked at from outside of the connections: one at a time, since closing any descriptor of
 # a file drops the locks this process has on it (https://www.sqlite.org/howtocorrupt.html, 2.2), also those of

@@ -16,14 +16,16 @@ from typing import Any
 from jobhistory.errors import StorageError, UnknownOutcomeError
 
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-_WAYS_OUT = {
+_WAYS_OUT = {  # by the extended result code, else by the primary one
     sqlite3.SQLITE_BUSY: "other processes held the lock all the time: try again, or raise timeout",
     sqlite3.SQLITE_CANTOPEN: "check that the folder exists, its permissions and the file's",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: restore a backup (https://www.sqlite.org/recovery.html)",
     sqlite3.SQLITE_FULL: "the disk is full: make room and try again",
     sqlite3.SQLITE_IOERR: "the disk failed: see the system's log",
+    sqlite3.SQLITE_IOERR_SHMSIZE: "no room for its index, of 32 KiB: the disk is full, make room and try again",
     sqlite3.SQLITE_NOTADB: "the file is no SQLite database: give another path",
     sqlite3.SQLITE_PERM: "check the file's permissions",
+    sqlite3.SQLITE_PROTOCOL: "locks do not work here: use a local disk",
     sqlite3.SQLITE_READONLY: "the file, or its folder, cannot be written to: check permissions",
 }
 
@@ -50,22 +52,30 @@ class Connections:
         self._lock = threading.Lock()
         self._slots: weakref.WeakSet[_Slot] = weakref.WeakSet()
         self._closed = False
+        self._file: tuple[int, int] | None = None
         with _fork_lock:
             _ALL.add(self)
 
     def read(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
-        """All rows of one SELECT."""
+        """All rows of one SELECT; where another program wrote text that is no UTF-8, each text is bytes."""
         slot = self._slot()
         with slot.lock:
             if slot.connection is not None:
+                self._require_in_place()
                 try:
                     return slot.connection.execute(sql, parameters).fetchall()
                 except sqlite3.Error:
                     pass  # tried again with patience, or said, below: which costs, so that what works goes without
             with self._translated:
                 connection = self._connection()
-                rows: list[Any] = self._patiently(lambda: connection.execute(sql, parameters).fetchall())
+                rows: list[Any] = self._patiently(lambda: _rows(connection, sql, parameters))
                 return rows
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[sqlite3.Connection]:
+        """This thread's connection, outside of a transaction; no fork happens meanwhile."""
+        with self._slot().lock, self._translated:
+            yield self._connection()
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -78,10 +88,13 @@ class Connections:
                 self._patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
                 yield connection
                 self._commit(connection)
-            except BaseException:
+            except BaseException as error:
                 # Wherever it was interrupted, no transaction stays open: closing, too, rolls back.
                 try:
                     connection.rollback()
+                    if isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_FULL:
+                        # What the log holds may have a place in the file: copied there, its room is used again.
+                        connection.execute("PRAGMA wal_checkpoint").fetchall()
                 except sqlite3.Error:
                     self._slot().close()
                 raise
@@ -106,7 +119,9 @@ class Connections:
             # Busy while others read a file that has no log yet.
             self._patiently(lambda: connection.execute("COMMIT"))
         except sqlite3.Error as error:
-            raise UnknownOutcomeError(self._path, f"the commit failed: {_said(error)}") from error
+            if primary_code(error) == sqlite3.SQLITE_FULL:
+                raise  # without its last page, which found no room, a transaction is nothing
+            raise UnknownOutcomeError(self._path, f"the commit failed: {_explained(error)}") from error
 
     def _slot(self) -> _Slot:
         try:
@@ -120,10 +135,26 @@ class Connections:
     def _connection(self) -> sqlite3.Connection:
         if self._closed:
             raise StorageError(self._path, "is closed: open it anew")
+        self._require_in_place()
         slot: _Slot = self._local.slot
         if slot.connection is None:
             slot.connection = self._patiently(self._connect)
         return slot.connection
+
+    def _require_in_place(self) -> None:
+        """Refuse to go on with a file that has no name any more: what is written to it ends with this process."""
+        try:
+            status = os.stat(self._path)  # noqa: PTH116  asked before everything: a Path would double its cost
+        except OSError as error:
+            if self._file is None:
+                return  # the driver will say what is wrong
+            reason = f"was taken away ({error.strerror}): put it back, or open the history anew"
+            raise StorageError(self._path, reason) from error
+        file = status.st_dev, status.st_ino
+        if self._file is None:
+            self._file = file
+        elif self._file != file:
+            raise StorageError(self._path, "was replaced by another file: open the history anew")
 
     def _patiently(self, attempt: Callable[[], Any]) -> Any:  # noqa: ANN401  what the attempt gives
         return patiently(attempt, self._timeout)
@@ -143,6 +174,21 @@ class _Translated:
     ) -> None:
         if isinstance(error, sqlite3.Error):
             raise storage_error(self._path, error) from error
+
+
+def _rows(
+    connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] | Mapping[str, Any]
+) -> list[tuple[Any, ...]]:
+    try:
+        return connection.execute(sql, parameters).fetchall()
+    except sqlite3.OperationalError as error:
+        if not str(error).startswith("Could not decode to UTF-8"):
+            raise
+    connection.text_factory = bytes
+    try:
+        return connection.execute(sql, parameters).fetchall()
+    finally:
+        connection.text_factory = str
 
 
 class _Slot:
@@ -181,19 +227,22 @@ def patiently(attempt: Callable[[], Any], timeout: float) -> Any:  # noqa: ANN40
 
 def storage_error(path: str, error: sqlite3.Error) -> StorageError:
     """The driver's error as ours, with the way out."""
-    said = _said(error)
-    way_out = _WAYS_OUT.get(primary_code(error))
-    return StorageError(path, f"{said} ({way_out})" if way_out else said)
+    return StorageError(path, _explained(error))
 
 
 def primary_code(error: sqlite3.Error) -> int:
     """SQLite's result code without its extension (https://www.sqlite.org/rescode.html)."""
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    return _code(error) & 0xFF
 
 
-def _said(error: sqlite3.Error) -> str:
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
-    return f"{error} [{name}]"
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+
+
+def _explained(error: sqlite3.Error) -> str:
+    said = f"{error} [{getattr(error, 'sqlite_errorname', type(error).__name__)}]"
+    way_out = _WAYS_OUT.get(_code(error)) or _WAYS_OUT.get(primary_code(error))
+    return f"{said} ({way_out})" if way_out else said
 
 
 _ALL: weakref.WeakSet[Connections] = weakref.WeakSet()

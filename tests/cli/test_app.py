@@ -47,7 +47,7 @@ finally:
 
 def test_help_says_which_history_is_used_and_what_the_exit_codes_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     text = process("--help").stdout
-    assert ["0", "1", "2", "3", "4", "130"] == [
+    assert ["0", "1", "2", "3", "4", "5", "130"] == [
         line.split()[0] for line in text.split("Exit codes:")[1].splitlines() if line
     ]
     assert "JOBHISTORY_URL (not set)" in text

@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobhistory.cli.render import ago, json_text, local, show_connections, show_jobs, show_story, span, visible
+from jobhistory.cli.render import ago, json_text, local, show_connections, show_jobs, show_story, visible
 from jobhistory.history import JobHistory
 from jobhistory.job import FIELDS, SyncJob
 from jobhistory.repository import SourceConnection
 from jobhistory.status import JobStatus
 from jobhistory.testing import strategies
+from jobhistory.times import span
 from tests.cli.command_line import CommandLine
 
 NOW = datetime(2024, 3, 15, 12, tzinfo=UTC)

@@ -1,0 +1,79 @@
+"""backup, check: that nothing is lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import attrs
+import click
+
+from jobhistory.cli.database import BadInputError, Database
+from jobhistory.cli.reading import as_json
+from jobhistory.cli.render import json_text, visible
+from jobhistory.repository import BacksUp, Checks, Finding
+
+WRONG = 5
+"""The exit code of a check that found something wrong."""
+
+
+@click.command()
+@click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
+@click.pass_obj
+def backup(database: Database, *, destination: Path) -> None:
+    """Copy the history to a new file, DEST.
+
+    Others may write meanwhile: the copy is the history as it was at one moment. It is verified, and readable by
+    its owner alone; nothing is overwritten. To restore it, stop whatever uses the history, remove its files
+    (-wal and -shm too), and put the copy in its place.
+    """
+    with database.read() as history:
+        if not isinstance(history.repository, BacksUp):
+            message = f"{visible(database.url)} cannot be backed up: use its own tools, or `jobhistory export`"
+            raise BadInputError(message)
+        history.repository.backup(destination)
+    click.echo(f"Backed up to {visible(str(destination))}: {destination.stat().st_size:,} bytes, verified.")
+
+
+@click.command()
+@click.option(
+    "--set-aside",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Move the jobs that nobody can read into FILE, which is new: lines that `import` takes once they are mended.",
+)
+@as_json
+@click.pass_obj
+def check(database: Database, *, set_aside: Path | None, as_json: bool) -> None:
+    """Look whether the history is sound, and say what to do where it is not.
+
+    Looked at are the file, each job in it (another program may have written what is none), SQLite's release and
+    its known defects, durability, permissions and the filesystem. What is wrong is an error, and the exit code is
+    5; what endangers the history is a warning. It reads all there is.
+    """
+    with database.read() as history:
+        if not isinstance(history.repository, Checks):
+            message = f"{visible(database.url)} cannot be checked: use its own tools"
+            raise BadInputError(message)
+        if set_aside:
+            moved = history.repository.set_aside(set_aside)
+            said = f"Moved {moved:,} to {set_aside}: mend and import them." if moved else "Nothing is to be moved."
+            click.echo(visible(said), err=True)
+        findings = []
+        for finding in history.repository.check():
+            findings.append(finding)
+            if not as_json:
+                _say(finding)
+    count = Counter(finding.level for finding in findings)
+    if as_json:
+        click.echo(json_text([attrs.asdict(finding) for finding in findings], indent=2))
+    else:
+        click.echo(visible(f"{database.url}: {count['error']:,} errors, {count['warning']:,} warnings."))
+    if count["error"]:
+        raise click.exceptions.Exit(WRONG)
+
+
+def _say(finding: Finding) -> None:
+    click.echo(visible(f"{finding.level:<8} {finding.what}"))
+    if finding.way_out:
+        click.echo(visible(f"{'':<8} {finding.way_out}"))

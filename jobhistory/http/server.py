@@ -1,0 +1,95 @@
+"""uvicorn, as `jobhistory serve` runs it: it waits for no client for ever, and stops though streams are open."""
+
+from __future__ import annotations
+
+import socket
+from asyncio import TimerHandle, Transport
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from jobhistory.http.problems import problem
+
+HEAD_SECONDS = 10.0
+"""A request's head must have come so long after its first byte, or the connection's beginning."""
+MAX_HEAD = 64 * 1024
+"""Bytes of a request's head."""
+_STOP_SECONDS = 5
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's own, with an end to waiting for a request's head, and problems for what is no HTTP."""
+
+    head_seconds = HEAD_SECONDS
+    _waiting: TimerHandle | None = None
+    _received = 0
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Begin to wait."""
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless the head is too large."""
+        if self._waiting is None and (self.cycle is None or self.cycle.response_complete):
+            self._wait()
+        if self._waiting is not None:
+            self._received += len(data)
+            if self._received > MAX_HEAD:
+                self._refuse(problem(431, f"The request's head has more than {MAX_HEAD:,} bytes"))
+                return
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        """Wait no more: the rest has a limit of its own."""
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Say what is wrong as every other answer does."""
+        self._refuse(problem(400, msg))
+
+    def _wait(self) -> None:
+        self._received = 0
+        self._waiting = self.loop.call_later(self.head_seconds, self.timeout_keep_alive_handler)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _refuse(self, answer: Response) -> None:
+        lines = [STATUS_LINE[answer.status_code], b"connection: close\r\n"]
+        lines += [name + b": " + value + b"\r\n" for name, value in answer.raw_headers]
+        self.transport.write(b"".join([*lines, b"\r\n", bytes(answer.body)]))
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Serves a create_app."""
+
+    def __init__(self, app: FastAPI, protocol: type[Protocol] = Protocol) -> None:
+        config = uvicorn.Config(
+            app,
+            http=protocol,
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_STOP_SECONDS,
+        )
+        super().__init__(config)
+        self._feed = app.state.feed
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let the streams end, which would not by themselves; then the rest."""
+        self._feed.end()
+        await super().shutdown(sockets)

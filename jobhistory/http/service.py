@@ -1,0 +1,91 @@
+"""A history as it is served: its calls run in threads, and each key sees what it may."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
+
+import anyio.to_thread
+from anyio import CapacityLimiter
+from fastapi import HTTPException
+from starlette.requests import Request
+
+from jobhistory.errors import JobNotFoundError, SourceConnectionNotFoundError
+from jobhistory.history import JobHistory
+from jobhistory.http.auth import Authorize, Key, check_origin
+from jobhistory.job import SyncJob
+from jobhistory.repository import SourceConnection
+
+THREADS = 8
+"""More would only wait for each other's writes."""
+_REALM = 'Bearer realm="jobhistory"'
+_INVALID = f'{_REALM}, error="invalid_token"'
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Service:
+    """What the API and the page stand on.
+
+    Args:
+        history: what is served.
+        authorize: who may see what; None: everybody everything.
+    """
+
+    def __init__(self, history: JobHistory, authorize: Authorize | None) -> None:
+        self.history = history
+        self.is_open = authorize is None
+        self._authorize = authorize
+        self._is_awaited = any(map(inspect.iscoroutinefunction, (authorize, getattr(authorize, "__call__", None))))  # noqa: B004  an object's, to look at
+        self._limiter = CapacityLimiter(THREADS)
+
+    async def call(self, function: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> _T:
+        """Call what blocks, in a thread; once begun it is waited for, also where nobody wants its result any more."""
+        return await anyio.to_thread.run_sync(partial(function, *args, **options), limiter=self._limiter)
+
+    async def admit(self, request: Request, key: Key) -> None:
+        """Raise HTTPException: 401 where there is no key, or one that nobody has."""
+        if self.is_open:
+            check_origin(request)  # a browser brings no key, so that any page could have sent it
+        elif key is None:
+            raise HTTPException(401, "An API key is needed: Authorization: Bearer KEY", {"WWW-Authenticate": _REALM})
+        elif not await self.allows(key, None):
+            raise HTTPException(401, "The API key is not valid", {"WWW-Authenticate": _INVALID})
+
+    async def allows(self, key: str | None, source_connection_id: UUID | None) -> bool:
+        """Whether the key may see the connection; for None, whether it is a key."""
+        if self._authorize is None:
+            return True
+        if key is None:
+            return False
+        if self._is_awaited:
+            answer: Any = self._authorize(key, source_connection_id)
+            return bool(await answer)
+        return bool(await self.call(self._authorize, key, source_connection_id))
+
+    async def check(self, key: str | None, source_connection_id: UUID) -> None:
+        """Raise SourceConnectionNotFoundError where the connection is somebody else's, or there is none."""
+        if not await self.allows(key, source_connection_id):
+            raise SourceConnectionNotFoundError(source_connection_id)
+        await self.call(self.history.list_jobs, source_connection_id, limit=1)
+
+    async def job(self, key: str | None, source_connection_id: UUID, job_id: UUID) -> SyncJob:
+        """The job, which must be the connection's. Raises as `check`, and JobNotFoundError."""
+        await self.check(key, source_connection_id)
+        job = await self.call(self.history.get, job_id)
+        if job.source_connection_id != source_connection_id:
+            raise JobNotFoundError(job_id)
+        return job
+
+    async def connections(self, key: str | None, *, limit: int, after: UUID | None) -> list[SourceConnection]:
+        """The connections that the key may see, in the order of their ids: at most `limit`, those behind `after`."""
+        page: list[SourceConnection] = []
+        for connection in await self.call(self.history.connections):
+            if (after is None or connection.id > after) and await self.allows(key, connection.id):
+                page.append(connection)
+                if len(page) == limit:
+                    break
+        return page

@@ -1,0 +1,58 @@
+"""New files that their owner alone may read, whatever the umask, and that are there after a power loss."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobhistory.errors import StorageError, UnknownOutcomeError
+
+PRIVATE = 0o600
+
+
+def create(path: str | os.PathLike[str]) -> int:
+    """Make an empty file, and give its descriptor. Raises OSError: FileExistsError where something is there."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
+    os.fchmod(descriptor, PRIVATE)
+    return descriptor
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[int]:
+    """The descriptor of a new file, which is gone again where the block raises.
+
+    It stays where that is an UnknownOutcomeError: it may hold what is nowhere else. Raises StorageError where
+    something is there already, or no file can be made.
+    """
+    try:
+        descriptor = create(path)
+    except FileExistsError as error:
+        raise StorageError(str(path), "is there already, and nothing is overwritten: give another name") from error
+    except OSError as error:
+        raise StorageError(str(path), f"cannot be made: {error.strerror}: give another path") from error
+    try:
+        yield descriptor
+    except UnknownOutcomeError:
+        raise
+    except OSError as error:
+        path.unlink()
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(str(path), f"cannot be written: {error.strerror}") from error
+    except BaseException:
+        path.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def sync(path: Path) -> None:
+    """Put a file, and its name in its folder, on disk."""
+    for each in (path, path.parent):
+        descriptor = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
