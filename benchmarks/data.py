@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -18,6 +20,7 @@ from jobhistory.job import COLUMNS
 from jobhistory.storage.sqlite import SQLiteJobRepository
 
 BATCH = 10_000
+CYCLE = 1_000_000
 BEGUN = datetime(2020, 1, 1, tzinfo=UTC)
 TIMES = {name for name in COLUMNS if name.endswith("_at")}
 IDS = {"id", "source_connection_id"}
@@ -114,10 +117,18 @@ class Histories:
         parts = self.library.with_suffix(".part"), self.least.with_suffix(".part")
         for part in parts:
             part.unlink(missing_ok=True)
-        repository = SQLiteJobRepository(parts[0], durability="relaxed")
+        if self.count > CYCLE:
+            self._repeat(*parts)
+        else:
+            self._write(*parts)
+        for part, final in zip(parts, (self.library, self.least), strict=True):
+            part.rename(final)
+
+    def _write(self, library: Path, least_path: Path) -> None:
+        repository = SQLiteJobRepository(library, durability="relaxed")
         for id in connection_ids(self.connections):
             repository.register(id)
-        least = open_least(parts[1], "NORMAL")
+        least = open_least(least_path, "NORMAL")
         least.executescript(LEAST_TABLE)
         insert = f"INSERT INTO jobs VALUES ({', '.join('?' * len(COLUMNS))})"
         done = 0
@@ -127,9 +138,47 @@ class Histories:
             least.executemany(insert, map(least_row, batch))
             least.execute("COMMIT")
             done += len(batch)
-            print(f"\r{self.library.name}: {done:,} of {self.count:,}", end="", file=sys.stderr, flush=True)
+            self._show(done)
         print(file=sys.stderr)
         repository.close()
         least.close()
-        for part, final in zip(parts, (self.library, self.least), strict=True):
-            part.rename(final)
+
+    def _repeat(self, library: Path, least: Path) -> None:
+        """A million jobs, and copies of them one leap year after the other, in the order of their times."""
+        one = Histories(self.folder, CYCLE, self.connections)
+        one.build()
+        for source, target, make in ((one.library, library, _LATER), (one.least, least, _LATER_LEAST)):
+            shutil.copy(source, target)
+            with closing(sqlite3.connect(target, isolation_level=None)) as db:
+                db.execute("PRAGMA journal_mode = OFF")
+                db.create_function("another", 2, _another)
+                for cycle in range(1, self.count // CYCLE):
+                    self._show(cycle * CYCLE)
+                    db.execute(make, {"cycle": cycle, "years": 4 * cycle, "count": CYCLE})
+                db.execute("PRAGMA journal_mode = WAL")
+        print(file=sys.stderr)
+
+    def _show(self, done: int) -> None:
+        print(f"\r{self.library.name}: {done:,} of {self.count:,}", end="", file=sys.stderr, flush=True)
+
+
+def _another(id: bytes | str, cycle: int) -> bytes | str:
+    """An id like the one given, as it is stored there."""
+    if isinstance(id, bytes):
+        return id[:-1] + bytes([id[-1] ^ cycle])
+    return f"{id[:-2]}{int(id[-2:], 16) ^ cycle:02x}"
+
+
+def _later(columns: Iterable[str]) -> str:
+    """Adds the first million jobs once more, some years later, each with an id of its own."""
+    new = {"id": "another(id, :cycle)", "change": "change + :cycle * :count"}
+    new |= {name: f"printf('%04d', substr({name}, 1, 4) + :years) || substr({name}, 5)" for name in TIMES}
+    names = list(columns)
+    values = ", ".join(new.get(name, name) for name in names)
+    first = f"SELECT {values} FROM jobs WHERE created_at < '{BEGUN.year + 1}' ORDER BY created_at"
+    return f"INSERT INTO jobs ({', '.join(names)}) {first}"
+
+
+_LIBRARY_COLUMNS = ("connection", *(name for name in COLUMNS if name != "source_connection_id"), "change")
+_LATER = _later(_LIBRARY_COLUMNS)
+_LATER_LEAST = _later(COLUMNS)
