@@ -34,16 +34,15 @@ def all_cases(folder: Path, count: int, turns: int = TURNS) -> Iterator[cases.Ca
         cases.writing("full", 1.25, 1.3, turns),
         cases.writing("relaxed", 1.5, 1.5, turns),
         cases.importing(min(count // 10, 10_000)),
-        lightness.memory(min(count, MIDDLE), turns),
         lightness.package(),
     )
 
 
 def cases_of_size(folder: Path, count: int) -> Iterator[cases.Case]:
-    """What a large history costs beside a small one."""
+    """What a large history costs beside a small one; and in memory, where a dict that fits the cache costs nothing."""
     large, small = (Histories(folder, jobs, FEW) for jobs in (count, SMALL))
     small.build()
-    yield from chain(sizes.flatness(large, small), sizes.cold(large))
+    yield from chain(sizes.flatness(large, small), sizes.cold(large), lightness.memory(min(count, MIDDLE), TURNS))
 
 
 def all_figures(folder: Path, count: int) -> Iterator[cases.Figure]:

@@ -1,6 +1,7 @@
 """Draw README's pictures from the figures in benchmarks/results: `python -m benchmarks.pictures`.
 
-The figures are what `python -m benchmarks --json` and `python -m benchmarks.peers --json` wrote.
+Each size's figures are there as `python -m benchmarks --json benchmarks/results/jobs-SIZE.json` writes them, and
+the peers' as `python -m benchmarks.peers --json benchmarks/results/peers.json` does.
 """
 
 from __future__ import annotations
@@ -45,7 +46,11 @@ def by_size(results: Path) -> None:
     for path in results.glob("jobs-*.json"):
         measured = json.loads(path.read_text())
         for figure in measured["figures"]:
-            costs[figure["case"]][measured["jobs"]] = figure["seconds"], figure["floor_seconds"]
+            if figure.get("case") in BY_SIZE:
+                costs[figure["case"]][measured["jobs"]] = figure["seconds"], figure["floor_seconds"]
+    if not costs:
+        message = f"no figures in {results}: python -m benchmarks --json {results}/jobs-SIZE.json"
+        raise FileNotFoundError(message)
     figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
     for case in BY_SIZE:
         sizes = sorted(costs[case])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from benchmarks.peers.child import CLASSES, Turns
 from benchmarks.peers.environments import PINS
 from benchmarks.peers.library import Library
 from benchmarks.peers.peer import TITLES, Durability
+from benchmarks.peers.process import PeerProcess
 from benchmarks.peers.sqlite_utils import SQLiteUtils
 from jobhistory import SyncJob
 
@@ -70,6 +72,17 @@ def test_a_peer_that_gives_other_jobs_is_not_measured(tmp_path: Path) -> None:
 
     with pytest.raises(AssertionError, match="Backwards gives other jobs"):
         Turns(Backwards(tmp_path, "full"), HISTORY)
+
+
+def test_a_peer_in_a_process_answers_in_turn_and_one_that_ended_is_an_error(tmp_path: Path) -> None:
+    lines = tmp_path / "jobs.ndjson"
+    lines.write_text("".join(f"{json.dumps(job)}\n" for job in HISTORY))
+
+    with PeerProcess("library", tmp_path, tmp_path, "relaxed") as peer:
+        assert {"journal_mode": "wal", "synchronous": 1} == peer.ask(jobs=str(lines))
+        assert peer.ask(operation="newest 10", calls=3)["seconds"] > 0
+        with pytest.raises(ChildProcessError, match="the peer library ended"):
+            peer.ask(operation="nothing like it", calls=1)
 
 
 def test_every_peer_is_named_and_pinned_where_it_has_an_environment_of_its_own() -> None:
