@@ -1321,7 +1321,5 @@ def test_a_pickled_history_tells_its_own_hooks(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_a_history_in_memory_cannot_be_pickled() -> None:
-    with pytest.raises(
-        TypeError, match="cannot be pickled: it is this process's alone"
-    ):
+    with pytest.raises(TypeError, match="cannot be pickled: it is this process's alone"):
         pickle.dumps(jobhistory.open("memory:"))
