@@ -54,6 +54,9 @@ class JobHistory:
     is read again and decided anew, so ConflictError never comes out of here; InvalidTransitionError says
     that the job's status does not allow what was asked, StorageError that the storage failed.
 
+    It can be pickled, for a process pool, where its parts can: a history in a file is opened where that is
+    loaded, and is to be closed there; one in memory raises TypeError.
+
     Args:
         repository: where the jobs are stored; closed only by whoever opened it.
         clock: gives the time, an aware datetime.

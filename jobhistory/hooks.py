@@ -26,6 +26,9 @@ class Hooks:
         self.begin()
         _ALL.add(self)
 
+    def __reduce__(self) -> tuple[type[Hooks], tuple[tuple[Hook, ...]]]:
+        return type(self), (self._hooks,)
+
     def begin(self) -> None:
         """With nothing to tell; so does a forked child, for what its parent's other threads were telling."""
         self._news: deque[SyncJob] = deque()

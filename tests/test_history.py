@@ -4,6 +4,7 @@ import ast
 import itertools
 import logging
 import os
+import pickle
 import re
 import signal
 import threading
@@ -1494,3 +1495,29 @@ def test_leaving_the_history_closes_its_repository(repository: JobRepository) ->
 
     with pytest.raises(StorageError, match="is closed: open it anew"):
         history.connections()
+
+
+# ---- Pickling
+
+
+def test_a_history_in_a_file_is_opened_where_its_pickle_is_loaded(tmp_path: Path) -> None:
+    with jobhistory.open(tmp_path / "history.db") as history:
+        created = history.enqueue(CONNECTION)
+        with pickle.loads(pickle.dumps(history)) as loaded:  # noqa: S301  our own bytes
+            assert created == loaded.get(created.id)
+            assert created.id < loaded.enqueue(CONNECTION).id
+        assert 2 == len(history.list_jobs(CONNECTION))
+
+
+def test_a_pickled_history_tells_its_own_hooks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with jobhistory.open(tmp_path / "history.db", hooks=[print]) as history:
+        packed = pickle.dumps(history)
+    with pickle.loads(packed) as loaded:  # noqa: S301  our own bytes
+        created = loaded.enqueue(CONNECTION)
+
+    assert f"{created}\n" == capsys.readouterr().out
+
+
+def test_a_history_in_memory_cannot_be_pickled() -> None:
+    with pytest.raises(TypeError, match="cannot be pickled: it is this process's alone"):
+        pickle.dumps(jobhistory.open("memory:"))

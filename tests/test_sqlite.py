@@ -789,6 +789,27 @@ def test_a_write_within_a_write_of_its_own_thread_is_refused_and_harms_nothing(s
     assert [1] == store.marks()
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "INSERT INTO marks VALUES (?)", "COMMIT"])
+def test_a_fork_in_the_midst_of_a_write_undoes_it_on_both_sides(store: Store, statement: str) -> None:
+    children: list[int] = []
+    store.driver.before = counting(0, statement, lambda: children.append(os.fork()))
+    try:
+        with pytest.raises(StorageError, match=r"this thread forked, .* in the midst of this: do it again"):
+            store.mark(1)
+        store.mark(2 if children == [0] else 3)
+    except BaseException:
+        if children == [0]:
+            os._exit(1)
+        raise
+    if children == [0]:
+        os._exit(0)
+    [child] = children
+    assert 0 == os.waitpid(child, 0)[1]
+
+    assert [2, 3] == sorted(store.marks())
+
+
 def test_a_connection_that_cannot_roll_back_is_given_up(store: Store) -> None:
     class Stuck(Driver):
         def rollback(self) -> None:
@@ -956,6 +977,18 @@ def test_a_place_that_cannot_keep_a_log_is_refused(path: Path) -> None:
     with pytest.raises(StorageError, match="cannot keep a write-ahead log here, but only delete: use a local disk"):
         Lockless(path)
     assert [] == descriptors(path.parent)
+
+
+# ---- Pickling
+
+
+def test_a_pickle_opens_the_same_file_as_it_was_opened(path: Path) -> None:
+    with closing(SQLiteJobRepository(path, durability="relaxed", timeout=timedelta(seconds=7))) as repository:
+        repository.register(CONNECTION)
+        with closing(pickle.loads(pickle.dumps(repository))) as loaded:  # noqa: S301  our own bytes
+            assert repository.connections() == loaded.connections()
+            assert 1 == pragma(driver(loaded), "synchronous")
+            assert 7 == loaded._timeout
 
 
 # ---- What it is made with

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 from uuid import UUID
 
 from jobhistory.errors import (
@@ -61,6 +61,10 @@ class InMemoryJobRepository:
         self._histories: dict[UUID, list[_Key]] = {}
         self._active: list[_Key] = []
         self._feed = _Feed()
+
+    def __reduce__(self) -> NoReturn:
+        message = "a history in memory cannot be pickled: it is this process's alone (processes can share a file)"
+        raise TypeError(message)
 
     def register(self, source_connection_id: UUID, name: str | None = None) -> SourceConnection:
         check_id(source_connection_id)

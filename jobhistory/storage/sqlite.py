@@ -16,7 +16,7 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -330,8 +330,8 @@ class SQLiteJobRepository:
             Neither loses anything when a process dies. https://www.sqlite.org/pragma.html#pragma_synchronous
         timeout: seconds to wait for other processes' writes.
 
-    Raises StorageError for a file that is no history, comes from a newer release or cannot be used; such a
-    file is left as it is.
+    Raises StorageError for a file that is no history, comes from a newer release, lies on a network filesystem
+    or cannot be used; such a file is left as it is. It can be pickled: where that is loaded, the file is opened.
     """
 
     def __init__(
@@ -349,7 +349,8 @@ class SQLiteJobRepository:
         # Whatever becomes of the folder or a link, every thread opens the same file.
         self.path = os.path.realpath(Path(path))
         self._durability = durability
-        self._db = Connections(self.path, self._connect, seconds("timeout", timeout))
+        self._timeout = seconds("timeout", timeout)
+        self._db = Connections(self.path, self._connect, self._timeout)
         self._numbers: dict[UUID, int] = {}
         self._ids = _Ids()
         try:
@@ -357,6 +358,10 @@ class SQLiteJobRepository:
         except BaseException:
             self.close()
             raise
+
+    def __reduce__(self) -> tuple[Callable[[str], SQLiteJobRepository], tuple[str]]:
+        """A pickle says where the file is and how it is used: whoever loads it opens the file."""
+        return functools.partial(type(self), durability=self._durability, timeout=self._timeout), (self.path,)
 
     def register(self, source_connection_id: UUID, name: str | None = None) -> SourceConnection:
         key = check_id(source_connection_id).bytes

@@ -242,6 +242,8 @@ def _code(error: sqlite3.Error) -> int:
 def _explained(error: sqlite3.Error) -> str:
     said = f"{error} [{getattr(error, 'sqlite_errorname', type(error).__name__)}]"
     way_out = _WAYS_OUT.get(_code(error)) or _WAYS_OUT.get(primary_code(error))
+    if isinstance(error, sqlite3.ProgrammingError):
+        way_out = "this thread forked, or closed the history, in the midst of this: do it again"
     return f"{said} ({way_out})" if way_out else said
 
 
