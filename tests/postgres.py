@@ -180,7 +180,7 @@ def programs(folder: Path) -> Path:
 @contextmanager
 def private_folder() -> Iterator[Path]:
     """A folder for servers, which their user may enter; a short path, as sockets must have."""
-    folder = Path(tempfile.mkdtemp(prefix="jobhistory-"))
+    folder = Path(tempfile.mkdtemp(prefix="jobhistory-postgres-"))
     try:
         folder.chmod(0o711)
         yield folder
