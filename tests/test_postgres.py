@@ -37,6 +37,7 @@ from jobhistory.storage.postgres import PostgresJobRepository
 from jobhistory.storage.postgres_connections import Connection
 from jobhistory.testing import strategies
 from jobhistory.testing.rules.base import CONNECTION, OTHER, UNKNOWN, at, job, jobs
+from tests.crew import work_together
 from tests.postgres import Database, Proxy
 from tests.workers import MULTITHREADED_FORK, forked
 
@@ -932,6 +933,16 @@ def test_a_reader_may_be_another_server(postgres: Database, repository: Postgres
                 closed(CONNECTION)
     finally:
         postgres.connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+# ---- Processes
+
+
+@pytest.mark.parametrize("rounds", [10, pytest.param(200, marks=pytest.mark.slow)])
+def test_eight_processes_that_work_on_one_schema_lose_nothing(postgres: Database, rounds: int) -> None:
+    with schema(postgres) as name:
+        PostgresJobRepository(postgres.url, schema=name).close()
+        work_together(8, f"{postgres.url}{'&' if '?' in postgres.url else '?'}schema={name}", rounds)
 
 
 # ---- Forks
