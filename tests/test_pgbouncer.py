@@ -79,6 +79,18 @@ def test_a_schema_is_made_through_the_pooler(postgres: Database, pooled: str) ->
     postgres.connection.execute(f"DROP SCHEMA {name} CASCADE".encode())
 
 
+def test_statements_are_prepared_but_not_through_the_pooler(postgres: Database, pooled: str) -> None:
+    prepared = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%source_connections%%'"
+    with (
+        closing(postgres.empty(max_size=1)) as direct,
+        closing(PostgresJobRepository(pooled, schema=direct._db.schema)) as repository,
+    ):
+        for _ in range(9):
+            assert direct.connections() == repository.connections()
+        assert [(1,)] == direct._db.read(prepared)
+        assert [(0,)] == repository._db.read(prepared)
+
+
 def test_another_clients_settings_change_nothing(postgres: Database, pooled: str) -> None:
     with (
         closing(postgres.empty()) as direct,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from jobhistory.storage.postgres import PostgresJobRepository
 from jobhistory.storage.postgres_connections import Connection
 from jobhistory.testing import strategies
 from jobhistory.testing.rules.base import CONNECTION, OTHER, UNKNOWN, at, job, jobs
+from tests.crew import work_together
 from tests.postgres import Database, Proxy
 from tests.workers import MULTITHREADED_FORK, forked
 
@@ -312,6 +314,13 @@ def test_times_are_utc_whatever_the_server_is_set_to(repository: PostgresJobRepo
     [stored] = repository.list_jobs(CONNECTION)
 
     assert (at(1), UTC) == (stored.created_at, stored.created_at.tzinfo)
+
+
+def test_a_server_that_is_set_to_utc_is_left_so(postgres: Database, repository: PostgresJobRepository) -> None:
+    dsn = psycopg.conninfo.make_conninfo(postgres.url, options="-c TimeZone=UTC")
+    with closing(PostgresJobRepository(dsn, schema=schema_of(repository))) as set_so:
+        set_so.add(job(1))
+        assert repr(job(1)) == repr(set_so.get(job(1).id)) == repr(repository.get(job(1).id))
 
 
 # ---- How statements are carried out
@@ -602,6 +611,22 @@ def test_closing_ends_the_waiting(repository: PostgresJobRepository) -> None:
             waiting.result()
 
 
+def test_closing_closes_the_connections_of_all(repository: PostgresJobRepository) -> None:
+    assert not repository.wait_for_changes(None, 0)
+    with repository._db.listening() as wait:
+        repository.close()
+        wait(0)
+    pool = repository._db._pool
+    assert (None, []) == (pool, repository._db._listening)
+    assert [] == [each for each in connections._SOCKETS if each.schema == schema_of(repository) and not each.closed]
+
+
+def test_a_call_that_finds_its_pool_closing_is_told_so(repository: PostgresJobRepository) -> None:
+    repository._db._opened().close()
+    with pytest.raises(StorageError, match="is closed: open it anew"):
+        repository.connections()
+
+
 def test_a_listener_whose_connection_ended_says_so_and_the_next_has_another(
     postgres: Database, repository: PostgresJobRepository
 ) -> None:
@@ -641,6 +666,19 @@ def repository_pids(
         return db.info.backend_pid
 
     return set(threads.map(lambda _: repository._db.write(hold), range(4)))
+
+
+def test_whichever_answer_is_lost_at_opening_it_is_told(postgres: Database, repository: PostgresJobRepository) -> None:
+    with Proxy.of(postgres) as proxy:
+        for lost in range(20):
+            proxy.lose_answer(after=lost)
+            try:
+                PostgresJobRepository(proxy.url, schema=schema_of(repository)).close()
+            except StorageError as failed:
+                assert isinstance(failed.__cause__, psycopg.OperationalError)  # noqa: PT017  some openings succeed
+            if not proxy.lost_one():
+                break
+        assert 3 <= lost < 19
 
 
 Write = Callable[[PostgresJobRepository], object]
@@ -897,6 +935,16 @@ def test_a_reader_may_be_another_server(postgres: Database, repository: Postgres
         postgres.connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
+# ---- Processes
+
+
+@pytest.mark.parametrize("rounds", [10, pytest.param(200, marks=pytest.mark.slow)])
+def test_eight_processes_that_work_on_one_schema_lose_nothing(postgres: Database, rounds: int) -> None:
+    with schema(postgres) as name:
+        PostgresJobRepository(postgres.url, schema=name).close()
+        work_together(8, f"{postgres.url}{'&' if '?' in postgres.url else '?'}schema={name}", rounds)
+
+
 # ---- Forks
 
 
@@ -945,6 +993,19 @@ def test_a_child_holds_no_connection_of_its_parent_open(repository: PostgresJobR
     assert "[]" == forked(sockets)
     assert 2 == len(repository.connections())
     assert not repository.wait_for_changes(None, 0)
+
+
+@MULTITHREADED_FORK
+def test_a_child_that_drops_its_parents_connections_leaves_them_in_peace(repository: PostgresJobRepository) -> None:
+    mine = repository._db.read("SELECT pg_backend_pid()")
+
+    def drop() -> str:
+        connections._FORSAKEN.clear()
+        gc.collect()
+        return "went on"
+
+    assert "went on" == forked(drop)
+    assert mine == repository._db.read("SELECT pg_backend_pid()")
 
 
 @MULTITHREADED_FORK

@@ -11,6 +11,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import IO
@@ -18,9 +19,11 @@ from typing import IO
 import attrs
 import pytest
 
-from jobhistory import JobHistory, JobStatus, LostJobError, StorageError, SyncJob
+from jobhistory import JobHistory, JobRepository, JobStatus, LostJobError, StorageError, SyncJob
+from jobhistory.storage.postgres import PostgresJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.times import utc_now
+from tests.postgres import Database
 from tests.workers import CONNECTION, MULTITHREADED_FORK, Time
 
 pytestmark = MULTITHREADED_FORK
@@ -83,24 +86,33 @@ class Worker:
         os.kill(self.pid, signal.SIGCONT)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    SQLiteJobRepository(tmp_path / "history.db").close()
-    return tmp_path / "history.db"
+Place = Callable[..., JobRepository]
+"""Opens the one repository of a test anew, with a timeout where one is given."""
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "sqlite":
+        SQLiteJobRepository(tmp_path / "history.db").close()
+        yield partial(SQLiteJobRepository, tmp_path / "history.db", durability="relaxed")
+        return
+    postgres: Database = request.getfixturevalue("postgres")
+    with contextlib.closing(postgres.empty()) as first:
+        yield partial(PostgresJobRepository, postgres.url, schema=first._db.schema)
 
 
 @pytest.fixture
-def history(path: Path) -> Iterator[JobHistory]:
+def history(place: Place) -> Iterator[JobHistory]:
     """Of a reaper whose clock goes an hour ahead, and who need not wait."""
     time = Time()
-    repository = SQLiteJobRepository(path, durability="relaxed", timeout=1)
+    repository = place(timeout=1)
     with JobHistory(repository, clock=ahead, monotonic=time.monotonic, sleep=time.sleep) as history:
         history.register(CONNECTION)
         yield history
 
 
-def opened(path: Path) -> JobHistory:
-    return JobHistory(SQLiteJobRepository(path, durability="relaxed"))
+def opened(place: Place) -> JobHistory:
+    return JobHistory(place())
 
 
 def check_evidence(job: SyncJob, pid: int) -> None:
@@ -115,9 +127,9 @@ def check_evidence(job: SyncJob, pid: int) -> None:
     assert (300.0, 30.0) == (details["silent_for"], details["confirmed_for"])
 
 
-def test_the_job_of_a_worker_that_was_killed_is_failed_with_the_evidence(path: Path, history: JobHistory) -> None:
+def test_the_job_of_a_worker_that_was_killed_is_failed_with_the_evidence(place: Place, history: JobHistory) -> None:
     def work(parent: Worker) -> None:
-        with opened(path).track(CONNECTION, flush_interval=0.01) as run:
+        with opened(place).track(CONNECTION, flush_interval=0.01) as run:
             while True:
                 run.report(inserted=1)
                 run.flush()
@@ -141,9 +153,9 @@ def test_the_job_of_a_worker_that_was_killed_is_failed_with_the_evidence(path: P
 # ---- Killed
 
 
-def sync_for_ever(path: Path, parent: Worker) -> None:
+def sync_for_ever(place: Place, parent: Worker) -> None:
     """Job after job, of which every third fails; each is told of when it has begun, and when it has ended."""
-    history = opened(path)
+    history = opened(place)
     for number in count(1):
         run = history.track(CONNECTION, flush_interval=0.01, heartbeat_interval=0.02)
         with contextlib.suppress(ZeroDivisionError), run:
@@ -160,8 +172,8 @@ def sync_for_ever(path: Path, parent: Worker) -> None:
 class Fleet:
     """Four workers, and the last that was heard of each job."""
 
-    def __init__(self, path: Path) -> None:
-        self._work = lambda parent: sync_for_ever(path, parent)
+    def __init__(self, place: Place) -> None:
+        self._work = lambda parent: sync_for_ever(place, parent)
         self._workers = [Worker.start(self._work) for _ in range(4)]
         self._heard: dict[str, str] = {}
 
@@ -221,10 +233,10 @@ class Fleet:
 
 @pytest.mark.parametrize("kills", [8, pytest.param(200, marks=pytest.mark.slow)])
 def test_kills_across_four_workers_leave_no_job_active_and_no_wrong_outcome(
-    path: Path, history: JobHistory, kills: int
+    place: Place, history: JobHistory, kills: int
 ) -> None:
     rng = random.Random(kills)  # noqa: S311  no secret
-    fleet = Fleet(path)
+    fleet = Fleet(place)
     skip = history.sleep
 
     def sleep(duration: float) -> None:
@@ -252,9 +264,9 @@ def test_kills_across_four_workers_leave_no_job_active_and_no_wrong_outcome(
 # ---- Stopped
 
 
-def sync_until_lost(path: Path, parent: Worker) -> None:
+def sync_until_lost(place: Place, parent: Worker) -> None:
     """A job each time it is told to, until that is lost."""
-    history = opened(path)
+    history = opened(place)
     while parent.hear():
         run = history.track(CONNECTION, flush_interval=0.02, heartbeat_interval=0.05)
         with contextlib.suppress(LostJobError), run:
@@ -267,15 +279,15 @@ def sync_until_lost(path: Path, parent: Worker) -> None:
 
 @pytest.mark.parametrize(("processes", "rounds"), [(2, 3), pytest.param(40, 25, marks=pytest.mark.slow)])
 def test_stopped_workers_that_were_reaped_and_go_on_learn_it_and_write_nothing(
-    path: Path, history: JobHistory, processes: int, rounds: int
+    place: Place, history: JobHistory, processes: int, rounds: int
 ) -> None:
-    workers = [Worker.start(lambda parent: sync_until_lost(path, parent)) for _ in range(processes)]
+    workers = [Worker.start(lambda parent: sync_until_lost(place, parent)) for _ in range(processes)]
     reaped: dict[str, SyncJob] = {}
     for _ in range(rounds):
         for worker in workers:
             worker.say("go")
         job_ids = [worker.hear() for worker in workers]
-        # Again where one was stopped while it held the file's lock: then nobody can write.
+        # Again where one was stopped while it held a lock: then nobody can write.
         while history.active_jobs():
             for worker in workers:
                 worker.stop()

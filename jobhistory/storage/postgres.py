@@ -34,8 +34,9 @@ given again. A dump restored elsewhere needs no care: at the next opening the fe
 nothing may be lost though only one node is left. Its leader lease (`ttl`, 30 s by default) is most of an outage; let
 `timeout` be longer than it.
 
-**pgbouncer** works in every mode, transaction pooling included: nothing is prepared, and the one setting of a session,
-TimeZone, is one that pgbouncer carries along. Notifications do not come through it: who waits for changes looks
+**pgbouncer** works in every mode, transaction pooling included: statements are prepared only where a session is one
+server process's (a pooler is told by the process number it gives out), and the one setting of a session, TimeZone,
+is one that pgbouncer carries along. Notifications do not come through it: who waits for changes looks
 every half second instead. It hides a failover: point it at the primary as your failover does.
 
 **Managed services** work as far as they are PostgreSQL: no extension, no superuser, no replication slot is used.
@@ -51,10 +52,10 @@ oldest transaction under way here; transactions of others do not hold it back on
 writes to these tables by hand and stays open holds it back, and loses nothing. Rows that are written by hand are not
 announced.
 
-**Housekeeping.** Beats are HOT updates, and autovacuum's defaults do. A busy history wants `fillfactor` 90, which
-it has, and nothing else.
+**Housekeeping.** Beats are HOT updates, and autovacuum's defaults do. Until it has looked at a large import, within a
+minute or so, pages may be sorted where an index would do: `ANALYZE jobhistory.jobs` is sooner.
 
-Tested, on each change: the contract, the machine, the interleavings, processes at work and forks, on PostgreSQL 18;
+Tested, on each change: the contract, the machine, the interleavings, forks, on PostgreSQL 18 (at times on 15);
 each lost answer of each write; a primary killed under its writers with a synchronous standby; a lost standby; reading
 from a standby; pgbouncer 1.18 with transaction pooling. Tested at times: three nodes under Patroni with etcd, whose
 leader is killed. Not tested: managed services, proxies other than pgbouncer, TLS, logical replication, network

@@ -46,6 +46,8 @@ _ELSEWHERE = ("57P03", "25006")
 """It starts or stops, or became a standby: nothing was done here."""
 _LOST = ("08", "57P01", "57P02", "40003")
 """How the codes begin of a connection that ends, or of a statement of which nobody knows."""
+_PREPARED_AFTER = 3
+"""How often a statement is run before it is prepared."""
 _GRACE = 2.0
 """Seconds that a server has to answer a cancellation."""
 _AGAIN_AFTER = 0.1
@@ -76,23 +78,27 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
                 _SOCKETS[connection] = connection.fileno()
             connection.schema = schema
             connection.add_notice_handler(connection._note)  # noqa: SLF001  its own
-            connection._pin_time_zone()  # noqa: SLF001  its own
+            connection._settle_in()  # noqa: SLF001  its own
         except psycopg.Error as error:
             told(error)
             raise
         told(None)
         return connection
 
-    def _pin_time_zone(self) -> None:
-        # A pooler that hands its connections round for each transaction carries this one setting along.
-        if self.info.parameter_status("TimeZone") != "UTC":
-            self.deadline = time.monotonic() + _GRACE
-            try:
+    def _settle_in(self) -> None:
+        self.deadline = time.monotonic() + _GRACE
+        try:
+            # A pooler that hands its connections round for each transaction carries this one setting along.
+            if self.info.parameter_status("TimeZone") != "UTC":
                 self.execute("SET TimeZone TO 'UTC'")
-            except BaseException:
-                self.close()
-                raise
-            self.deadline = math.inf
+            # But not what is prepared: it is told by the number it gives out, which is not the server process's.
+            [(pid,)] = self.execute("SELECT pg_backend_pid()")
+        except BaseException:
+            self.close()
+            raise
+        if pid == self.info.backend_pid:
+            self.prepare_threshold = _PREPARED_AFTER
+        self.deadline = math.inf
 
     def named(self, sql: str) -> str:
         """The statement, with the name that SCHEMA stands for."""
@@ -201,7 +207,7 @@ class Connections:
         self._sizes = {"min_size": min_size, "max_size": max_size}
         self._options: dict[str, Any] = {
             "autocommit": True,
-            "prepare_threshold": None,  # prepared statements belong to a session, which a pooler hands round
+            "prepare_threshold": None,
             "connect_timeout": max(2, round(connect_timeout)),  # libpq's least
             "client_encoding": "utf8",
             "fallback_application_name": "jobhistory",
