@@ -24,12 +24,15 @@ from starlette.responses import Response
 import jobhistory
 from benchmarks.data import Histories, connection_ids
 from jobhistory.http import Tokens, create_app
-from jobhistory.http.auth import Key
-from jobhistory.http.schema import ConnectionId, Limit
+from jobhistory.http.api import Api, api_router
+from jobhistory.http.events import Feed
+from jobhistory.http.schema import Before, ConnectionId, Limit, Statuses
 from jobhistory.http.server import Server
-from jobhistory.http.wire import KEPT
+from jobhistory.http.service import Service
+from jobhistory.http.wire import KEPT, jobs_json
 
 CONNECTIONS = 100
+LIMITS = (10, 1000)
 KEY = "key"
 _THREADS, _CLIENTS, _TURNS = 1, 16, 3
 _TARGET = 0.5
@@ -44,22 +47,35 @@ class Load:
     p99: float
 
 
+class Floor(Api):
+    """The API, but that its list is made once: all that is around it stays."""
+
+    def __init__(self, service: Service, feed: Feed, comment_every: float) -> None:
+        super().__init__(service, feed, comment_every)
+        [connection, *_] = connection_ids(CONNECTIONS)
+        lists = {limit: service.history.list_jobs(connection, limit=limit) for limit in LIMITS}
+        self._constant = {limit: jobs_json(jobs).encode() for limit, jobs in lists.items()}
+
+    async def list_jobs(
+        self,
+        *,
+        request: Request,
+        source_connection_id: ConnectionId,
+        limit: Limit = 100,
+        before: Before = None,
+        status: Statuses = None,
+    ) -> Response:
+        del request, source_connection_id, before, status
+        return Response(self._constant[limit], media_type="application/json", headers=KEPT)
+
+
 def serve(path: Path, listening: socket.socket) -> None:
     """Serve the history, and beside it its own answers as constant bytes, each with all that is checked before."""
     history = jobhistory.open(path)
-    app = create_app(history, Tokens({KEY: None}))
-    constant: dict[int, bytes] = {}
-
-    async def floor(request: Request, key: Key, source_connection_id: ConnectionId, limit: Limit = 100) -> Response:
-        del request, key, source_connection_id
-        return Response(constant[limit], media_type="application/json", headers=KEPT)
-
-    app.add_api_route("/floor/{source_connection_id}/jobs", floor, include_in_schema=False)
-    [connection, *_] = connection_ids(CONNECTIONS)
-    from jobhistory.http.wire import jobs_json
-
-    for limit in (10, 1000):
-        constant[limit] = jobs_json(history.list_jobs(connection, limit=limit)).encode()
+    tokens = Tokens({KEY: None})
+    app = create_app(history, tokens)
+    floor = Floor(Service(history, tokens), app.state.feed, 15)
+    app.include_router(api_router(floor), prefix="/floor", include_in_schema=False)
     Server(app).run([listening])
 
 
@@ -116,7 +132,7 @@ def compare(url: str, limit: int, seconds: int) -> tuple[Load, Load, float]:
     ours, floor = [], []
     for _ in range(_TURNS):
         ours.append(asked(f"{url}/v1/source-connections/{connection}/jobs?limit={limit}", seconds))
-        floor.append(asked(f"{url}/floor/{connection}/jobs?limit={limit}", seconds))
+        floor.append(asked(f"{url}/floor/v1/source-connections/{connection}/jobs?limit={limit}", seconds))
     ratio = statistics.median(mine.rate / theirs.rate for mine, theirs in zip(ours, floor, strict=True))
     return _median(ours), _median(floor), ratio
 
@@ -138,7 +154,7 @@ def main() -> None:
     print(f"{options.jobs:,} jobs")
     print(f"{'case':28} {'list/s':>8} {'p99 ms':>8} {'floor/s':>8} {'p99 ms':>8} {'ratio':>6}  target")
     with served(histories.library) as url:
-        for limit in (10, 1000):
+        for limit in LIMITS:
             _show(f"list {limit}", compare(url, limit, options.seconds), limit)
             with writing(histories.library):
                 _show(f"list {limit}, with a writer", compare(url, limit, options.seconds), limit)
