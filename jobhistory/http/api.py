@@ -13,7 +13,7 @@ from starlette.responses import Response
 from jobhistory.errors import SourceConnectionNotFoundError
 from jobhistory.history import JobHistory
 from jobhistory.http import schema
-from jobhistory.http.auth import Authorize, Key
+from jobhistory.http.auth import Authorize
 from jobhistory.http.events import COMMENT_EVERY, EventStream, Feed, stream
 from jobhistory.http.problems import NO_CONNECTION, NO_JOB
 from jobhistory.http.route import Route
@@ -36,15 +36,14 @@ def create_router(
             function; any other is called in a thread. None: everybody may do everything.
         comment_every: seconds of silence after which an event stream sends a comment.
     """
-    return api_router(Service(history, authorize), Feed(history), comment_every)
+    return api_router(Api(Service(history, authorize), Feed(history), comment_every))
 
 
-def api_router(service: Service, feed: Feed, comment_every: float) -> APIRouter:
-    """The API of a service and a feed that others may share."""
-    api = _Api(service, feed, comment_every)
+def api_router(api: Api) -> APIRouter:
+    """The routes of the API."""
     router = APIRouter(route_class=Route)
     connection = f"{_CONNECTIONS}/{{source_connection_id}}"
-    admitted = {"dependencies": [Depends(service.admit)], "tags": ["Sync jobs"]}
+    admitted = {"dependencies": [Depends(api.service.admit)], "tags": ["Sync jobs"]}
     get: dict[str, Any] = {"methods": ["GET"], **admitted}
     post: dict[str, Any] = {"methods": ["POST"], **admitted}
     router.add_api_route(
@@ -133,11 +132,11 @@ _UNCHANGED = {"description": "What If-None-Match names still holds"}
 _STREAM = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 
 
-class _Api:
+class Api:
     """The operations; their docstrings are their descriptions in the OpenAPI document."""
 
     def __init__(self, service: Service, feed: Feed, comment_every: float) -> None:
-        self._service = service
+        self.service = service
         self._history = service.history
         self._feed = feed
         self._comment_every = comment_every
@@ -146,7 +145,6 @@ class _Api:
         self,
         *,
         request: Request,
-        key: Key,
         source_connection_id: ConnectionId,
         limit: Limit = 100,
         before: Before = None,
@@ -160,9 +158,9 @@ class _Api:
         statuses = None if status is None else frozenset(status)
         # First what is wrong by itself, whosever the connection is.
         position_of(before, source_connection_id, statuses)
-        if not await self._service.allows(key, source_connection_id):
+        if not await self.service.allows(request.state.key, source_connection_id):
             raise SourceConnectionNotFoundError(source_connection_id)
-        jobs = await self._service.call(
+        jobs = await self.service.call(
             self._history.list_jobs, source_connection_id, limit=limit, before=before, statuses=statuses
         )
         headers = {}
@@ -171,10 +169,12 @@ class _Api:
             headers = _next(request, [*given, ("before", str(Cursor.after(jobs[-1], statuses)))])
         return kept(request, jobs_json(jobs), headers)
 
-    async def run(self, *, key: Key, source_connection_id: ConnectionId, exclusive: Exclusive = False) -> Response:
+    async def run(
+        self, *, request: Request, source_connection_id: ConnectionId, exclusive: Exclusive = False
+    ) -> Response:
         """Queue a sync job for a worker to pick up. The source connection must be registered already."""
-        await self._service.check(key, source_connection_id)
-        job = await self._service.call(
+        await self.service.check(request.state.key, source_connection_id)
+        job = await self.service.call(
             self._history.enqueue,
             source_connection_id,
             exclusive=exclusive,
@@ -184,14 +184,14 @@ class _Api:
         return _fresh(job)
 
     async def listen(
-        self, *, key: Key, source_connection_id: ConnectionId, last_event_id: LastEventId = None
+        self, *, request: Request, source_connection_id: ConnectionId, last_event_id: LastEventId = None
     ) -> Response:
         """Follow the jobs of a source connection as they change.
 
         Server-sent events: each `job` event holds a job as it stands now, at least once. Without Last-Event-ID
         they begin with what is still to come; so listen first, then list.
         """
-        await self._service.check(key, source_connection_id)
+        await self.service.check(request.state.key, source_connection_id)
         after = await self._feed.place(last_event_id)
 
         async def event(change: Change) -> bytes | None:
@@ -201,23 +201,19 @@ class _Api:
 
         return EventStream(stream(self._feed, after, every=self._comment_every, event=event))
 
-    async def get_job(
-        self, *, request: Request, key: Key, source_connection_id: ConnectionId, job_id: JobId
-    ) -> Response:
+    async def get_job(self, *, request: Request, source_connection_id: ConnectionId, job_id: JobId) -> Response:
         """Retrieve one sync job."""
-        return kept(request, job_json(await self._service.job(key, source_connection_id, job_id)))
+        return kept(request, job_json(await self.service.job(request.state.key, source_connection_id, job_id)))
 
-    async def cancel(self, *, key: Key, source_connection_id: ConnectionId, job_id: JobId) -> Response:
+    async def cancel(self, *, request: Request, source_connection_id: ConnectionId, job_id: JobId) -> Response:
         """Ask a sync job to stop. Asking again changes nothing."""
-        await self._service.job(key, source_connection_id, job_id)
-        return _fresh(await self._service.call(self._history.cancel, job_id))
+        await self.service.job(request.state.key, source_connection_id, job_id)
+        return _fresh(await self.service.call(self._history.cancel, job_id))
 
-    async def list_connections(
-        self, *, request: Request, key: Key, limit: Limit = 100, after: After = None
-    ) -> Response:
+    async def list_connections(self, *, request: Request, limit: Limit = 100, after: After = None) -> Response:
         """Retrieve the source connections, each with its newest job."""
-        page = await self._service.connections(key, limit=limit, after=after)
-        newest = await self._service.call(self._history.newest_jobs, [connection.id for connection in page])
+        page = await self.service.connections(request.state.key, limit=limit, after=after)
+        newest = await self.service.call(self._history.newest_jobs, [connection.id for connection in page])
         headers = {}
         if len(page) == limit:
             headers = _next(request, [("limit", str(limit)), ("after", str(page[-1].id))])
@@ -225,7 +221,7 @@ class _Api:
 
     async def health(self) -> Response:
         """Say whether the storage can be read."""
-        await self._service.call(self._history.changes, limit=1)
+        await self.service.call(self._history.changes, limit=1)
         return Response(b'{"status":"ok"}', media_type="application/json", headers={"Cache-Control": "no-store"})
 
 

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from jobhistory.history import JobHistory
 from jobhistory.http import events, limits
-from jobhistory.http.api import api_router
+from jobhistory.http.api import Api, api_router
 from jobhistory.http.auth import Authorize
 from jobhistory.http.hosts import HostsMiddleware
 from jobhistory.http.page import page_router
@@ -50,7 +50,7 @@ def create_app(
     )
     app.state.feed = feed = events.Feed(history)
     service = Service(history, authorize)
-    app.include_router(api_router(service, feed, comment_every))
+    app.include_router(api_router(Api(service, feed, comment_every)))
     app.include_router(page_router(service, feed, comment_every))
     for error in (HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(error, _problem)

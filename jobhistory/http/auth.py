@@ -10,7 +10,7 @@ from typing import Annotated, Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from fastapi import Depends, HTTPException, Security
+from fastapi import HTTPException, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import Request
 
@@ -23,20 +23,13 @@ A coroutine function is awaited, any other is called in a thread.
 """
 
 
-async def _given(
-    bearer: Annotated[
-        HTTPAuthorizationCredentials | None,
-        Security(HTTPBearer(auto_error=False, description="The API key, as Authorization: Bearer KEY")),
-    ],
-    header: Annotated[
-        str | None, Security(APIKeyHeader(name="X-API-Key", auto_error=False, description="The API key"))
-    ],
-) -> str | None:
-    return bearer.credentials if bearer else header
-
-
-Key = Annotated[str | None, Depends(_given)]
-"""The key that a request brings in a header, if any."""
+Bearer = Annotated[
+    HTTPAuthorizationCredentials | None,
+    Security(HTTPBearer(auto_error=False, description="The API key, as Authorization: Bearer KEY")),
+]
+"""The key in the header that the contract names."""
+Header = Annotated[str | None, Security(APIKeyHeader(name="X-API-Key", auto_error=False, description="The API key"))]
+"""The key in the header that existing clients send."""
 
 
 def check_origin(request: Request) -> None:

@@ -13,7 +13,7 @@ from jobhistory.job import SyncJob
 from jobhistory.times import span
 
 _SPARK_BARS, _SPARK_STEP, _SPARK_HEIGHT = 30, 4, 24
-_HEIGHT, _STEP, _LEAST_BARS = 160, 10, 24
+_HEIGHT, _STEP, _LEAST_BARS = 160, 10, 24  # a bar's width, 8, stands in the style sheet
 _STUB = 3
 """How high a bar is that has no duration: that there was a job must be seen."""
 _TOPS = (
@@ -89,12 +89,11 @@ def chart(jobs: Sequence[SyncJob], now: datetime, url_of: Callable[[SyncJob], st
     top = _top(max((seconds for seconds in durations if seconds is not None), default=0))
     slots = max(_LEAST_BARS, len(jobs))
     bars = Markup().join(
-        Markup('<a href="{}" tabindex="-1"><rect class="{}" x="{}" y="{}" width="{}" height="{}"/>{}</a>').format(
+        Markup('<a href="{}" tabindex="-1"><rect class="{}" x="{}" y="{}" height="{}"/>{}</a>').format(
             url_of(job),
             job.status.lower(),
             (slots - 1 - n) * _STEP + 1,
             _HEIGHT - height,
-            _STEP - 2,
             height,
             Markup("<title>{} {}</title>").format(job.status, "" if seconds is None else span(seconds)),
         )

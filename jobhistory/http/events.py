@@ -47,6 +47,8 @@ class Feed:
         self._history = history
         self._limiter = CapacityLimiter(_THREADS)
         self._newest: dict[str, Change] = {}
+        self._behind: str | None = None
+        """The place that all those kept come after."""
         self._news = asyncio.Event()
         self._listeners = 0
         self._reader: asyncio.Task[None] | None = None
@@ -74,6 +76,7 @@ class Feed:
         """
         self._listeners += 1
         if self._reader is None:
+            self._behind = token
             self._reader = asyncio.create_task(self._read(token))
         try:
             while not self._ended:
@@ -95,7 +98,7 @@ class Feed:
                 self._newest.clear()
 
     async def _since(self, token: str | None) -> list[Change]:
-        if token not in self._newest:
+        if token != self._behind and token not in self._newest:
             return await self._call(self._history.changes, token, limit=MAX_LIMIT)
         behind = takewhile(lambda change: change.token != token, reversed(self._newest.values()))
         return [*behind][::-1]
@@ -117,6 +120,7 @@ class Feed:
             self._newest |= {change.token: change for change in found}
             for old in [*self._newest][:-_KEPT]:
                 del self._newest[old]
+                self._behind = old
             self._wake()
 
     def _wake(self) -> None:

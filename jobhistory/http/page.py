@@ -37,7 +37,7 @@ from jobhistory.times import span, to_wire
 COOKIE = "jobhistory_key"
 _PAGE = 100
 _SPARKS = 30
-_SHOWN = 72
+_SHOWN = 64
 _HEADERS = {
     "Cache-Control": "private, no-cache",
     "Content-Security-Policy": (

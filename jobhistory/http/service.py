@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from jobhistory.errors import JobNotFoundError, SourceConnectionNotFoundError
 from jobhistory.history import JobHistory
-from jobhistory.http.auth import Authorize, Key, check_origin
+from jobhistory.http.auth import Authorize, Bearer, Header, check_origin
 from jobhistory.job import SyncJob
 from jobhistory.repository import SourceConnection
 
@@ -46,8 +46,9 @@ class Service:
         """Call what blocks, in a thread; once begun it is waited for, also where nobody wants its result any more."""
         return await anyio.to_thread.run_sync(partial(function, *args, **options), limiter=self._limiter)
 
-    async def admit(self, request: Request, key: Key) -> None:
-        """Raise HTTPException: 401 where there is no key, or one that nobody has."""
+    async def admit(self, request: Request, bearer: Bearer, header: Header) -> None:
+        """Note the request's key as its state's `key`; raise 401 where there is none, or one that nobody has."""
+        request.state.key = key = bearer.credentials if bearer else header
         if self.is_open:
             check_origin(request)  # a browser brings no key, so that any page could have sent it
         elif key is None:

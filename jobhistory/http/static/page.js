@@ -34,7 +34,7 @@ async function renew() {
   const open = [...main.querySelectorAll("details")].map((details) => details.open);
   main.replaceChildren(...fresh.getElementById("main").childNodes);
   main.querySelectorAll("details").forEach((details, n) => { if (open[n]) details.open = true; });
-  if (focused) [...main.querySelectorAll("a[href]")].find((a) => a.getAttribute("href") === focused)?.focus();
+  if (focused) [...main.querySelectorAll("a[href]:not([tabindex])")].find((a) => a.getAttribute("href") === focused)?.focus();
   document.title = fresh.title;
   localise();
   tick();

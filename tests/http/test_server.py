@@ -1,0 +1,173 @@
+"""Slow, oversized and malformed requests, to a server of its own kind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+
+import httpx2
+import pytest
+from starlette.types import Message
+
+from jobhistory.history import JobHistory
+from jobhistory.http import create_app
+from jobhistory.http.limits import LimitsMiddleware
+from jobhistory.http.server import Protocol, Server
+from tests.http.serving import DOCS, JOBS, KEY, TOKENS, Stage
+from tests.http.test_api import detail
+
+RUN = f"/v1/source-connections/{DOCS}/run"
+
+
+@pytest.fixture
+def line(stage: Stage, history: JobHistory) -> Iterator[socket.socket]:
+    """A bare connection to the history's server."""
+    stage.app = create_app(history, TOKENS)
+    host, port = stage.url.removeprefix("http://").split(":")
+    with closing(socket.create_connection((host, int(port)), timeout=60)) as line:
+        yield line
+
+
+def answered(line: socket.socket) -> tuple[bytes, dict[str, object]]:
+    """The status line and the problem that come, until the server hangs up."""
+    received = b""
+    while chunk := line.recv(65536):
+        received += chunk
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"application/problem+json" in head
+    return head.splitlines()[0], json.loads(body)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA B: c\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_told_so(line: socket.socket, request_: bytes) -> None:
+    line.sendall(request_)
+
+    status, problem = answered(line)
+
+    assert (b"HTTP/1.1 400 Bad Request", 400) == (status, problem["status"])
+
+
+def test_a_head_without_end_is_cut_off(line: socket.socket) -> None:
+    line.sendall(b"GET / HTTP/1.1\r\nX: ")
+    try:
+        for _ in range(9):
+            line.sendall(b"x" * 8192)
+    except OSError:
+        pass  # it hung up already
+
+    status, problem = answered(line)
+
+    assert (b"HTTP/1.1 431 Request Header Fields Too Large", 431) == (status, problem["status"])
+
+
+def test_a_body_that_is_too_large_is_refused_before_anything_is_done(
+    history: JobHistory, client: httpx2.Client, line: socket.socket
+) -> None:
+    assert (413, "The body has more than 16,384 bytes") == detail(client.post(RUN, content=b"x" * 20_000))
+    assert (413, "The body has more than 16,384 bytes") == detail(client.post(RUN, content=iter([b"x" * 10_000] * 2)))
+    assert [] == history.list_jobs(DOCS)
+    assert 200 == client.post(RUN, content=b"x" * 16_384).status_code
+
+    line.sendall(f"POST {RUN} HTTP/1.1\r\nHost: x\r\nContent-Length: {10**12}\r\n\r\n".encode())
+    assert b"HTTP/1.1 413" == answered(line)[0][:12]
+
+
+def test_a_request_that_does_not_come_to_an_end_is_given_up(stage: Stage, history: JobHistory) -> None:
+    with stage.serving_history(history, seconds=0.1):
+        host, port = stage.url.removeprefix("http://").split(":")
+        with closing(socket.create_connection((host, int(port)), timeout=60)) as line:
+            line.sendall(f"POST {RUN} HTTP/1.1\r\nX-API-Key: {KEY}\r\nHost: x\r\nContent-Length: 9\r\n\r\nx".encode())
+
+            status, problem = answered(line)
+
+        assert (
+            b"HTTP/1.1 503 Service Unavailable",
+            "It took too long: look whether it was done before you repeat it",
+        ) == (
+            status,
+            problem["detail"],
+        )
+        assert [] == history.list_jobs(DOCS)
+
+
+def test_a_client_that_sends_no_head_is_hung_up_on(history: JobHistory) -> None:
+    class Impatient(Protocol):
+        head_seconds = 0.05
+
+    server = Server(create_app(history), Impatient)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        with closing(socket.create_connection(listening.getsockname(), timeout=60)) as silent:
+            assert b"" == silent.recv(1)
+        with closing(socket.create_connection(listening.getsockname(), timeout=60)) as slow:
+            slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"HTTP/1.1 200 OK" == slow.recv(65536)[:15]
+            slow.sendall(b"GET /healthz HT")
+            assert b"" == slow.recv(1)
+        server.should_exit = True
+        thread.join()
+
+
+def test_an_answer_that_has_begun_may_take_its_time() -> None:
+    sent: list[Message] = []
+
+    async def slow(_scope: object, _receive: object, send: object) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
+        await asyncio.sleep(0.05)
+        await send({"type": "http.response.body"})  # type: ignore[operator]
+
+    async def failing(_scope: object, _receive: object, send: object) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
+        raise TimeoutError
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "headers": []}
+    asyncio.run(LimitsMiddleware(slow, seconds=0.01)(scope, receive, send))
+    assert ["http.response.start", "http.response.body"] == [message["type"] for message in sent]
+    with pytest.raises(TimeoutError):
+        asyncio.run(LimitsMiddleware(failing, seconds=60)(scope, receive, send))
+
+
+def test_what_is_not_http_passes_the_limits() -> None:
+    seen = []
+
+    async def app(scope: dict[str, object], *_: object) -> None:
+        seen.append(scope["type"])
+
+    asyncio.run(LimitsMiddleware(app)({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
+
+    assert ["lifespan"] == seen
+
+
+def test_hundreds_of_clients_at_a_time_are_served(history: JobHistory, stage: Stage) -> None:
+    history.enqueue(DOCS)
+
+    async def ask(client: httpx2.AsyncClient) -> int:
+        return (await client.get(JOBS, params={"limit": 10})).status_code
+
+    async def all_at_once() -> list[int]:
+        async with httpx2.AsyncClient(
+            base_url=stage.url, headers={"X-API-Key": KEY}, timeout=60, limits=httpx2.Limits(max_connections=None)
+        ) as client:
+            return await asyncio.gather(*(ask(client) for _ in range(200)))
+
+    with stage.serving_history(history):
+        assert [200] * 200 == asyncio.run(all_at_once())
