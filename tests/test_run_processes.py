@@ -90,10 +90,16 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def history(path: Path) -> Iterator[JobHistory]:
+def patience() -> float:
+    """Seconds for which the reaper waits for others' writes."""
+    return 60
+
+
+@pytest.fixture
+def history(path: Path, patience: float) -> Iterator[JobHistory]:
     """Of a reaper whose clock goes an hour ahead, and who need not wait."""
     time = Time()
-    repository = SQLiteJobRepository(path, durability="relaxed", timeout=1)
+    repository = SQLiteJobRepository(path, durability="relaxed", timeout=patience)
     with JobHistory(repository, clock=ahead, monotonic=time.monotonic, sleep=time.sleep) as history:
         history.register(CONNECTION)
         yield history
@@ -265,6 +271,7 @@ def sync_until_lost(path: Path, parent: Worker) -> None:
         parent.say(f"LOST {lost.job_id} {lost.job == history.get(lost.job_id)}" if lost else "KEPT")
 
 
+@pytest.mark.parametrize("patience", [1])
 @pytest.mark.parametrize(("processes", "rounds"), [(2, 3), pytest.param(40, 25, marks=pytest.mark.slow)])
 def test_stopped_workers_that_were_reaped_and_go_on_learn_it_and_write_nothing(
     path: Path, history: JobHistory, processes: int, rounds: int
