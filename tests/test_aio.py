@@ -361,8 +361,9 @@ async def test_a_task_that_asyncio_cancels_ends_likewise(history: AsyncJobHistor
     run = history.track(CONNECTION)
 
     async def sync() -> None:
-        async with asyncio.timeout(0.05), run:
+        async with asyncio.timeout(None) as limit, run:
             run.report(inserted=1)
+            limit.reschedule(asyncio.get_running_loop().time())
             await asyncio.sleep(3600)
 
     with pytest.raises(TimeoutError):

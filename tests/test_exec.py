@@ -214,8 +214,9 @@ def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(exec_: Executi
 
 
 def test_a_job_shows_that_it_is_being_cancelled_while_its_command_stops(exec_: Executions) -> None:
+    stops_slowly = "trap 'echo stopping' TERM; echo ready; read line; read line"
     with (
-        exec_.running("--", "sh", "-c", "trap 'echo stopping' TERM; echo ready; read line; read line") as process,
+        exec_.running("--grace", "60", "--", "sh", "-c", stops_slowly) as process,
         exec_.history() as history,
     ):
         assert process.stdout is not None

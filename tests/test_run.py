@@ -147,6 +147,24 @@ def test_what_is_written_in_between_is_a_sign_of_life_but_a_flush_of_nothing_is_
     assert [14, 29, 44, 59] == signs
 
 
+def test_a_heartbeat_is_due_an_interval_after_the_last_one_was_begun_however_long_that_took(
+    repository: JobRepository, time: Time
+) -> None:
+    class Slow(Troubled):
+        def replace(self, job: SyncJob, *, quiet: bool = False) -> None:
+            self._repository.replace(job, quiet=quiet)
+            self.landed.append(job)
+            time.seconds += 2
+
+    troubled = Slow(repository)
+    run = stepped(time.history(troubled), flush_interval=100)
+    with run:
+        claimed = time.seconds
+        run.live(time, 60)
+        signs = [(job.heartbeat_at - START).total_seconds() for job in troubled.landed if job.heartbeat_at]
+    assert [claimed + 15, claimed + 30, claimed + 45] == signs
+
+
 def test_a_heartbeat_tells_of_life_and_not_of_progress(history: JobHistory, time: Time) -> None:
     with stepped(history) as run:
         run.live(time, 50, (1, lambda: run.report(updated=1)))
@@ -545,6 +563,16 @@ def test_a_cancel_does_not_hide_that_the_job_is_lost(history: JobHistory) -> Non
 
     with pytest.raises(LostJobError):
         sync()
+
+
+def test_that_another_job_is_lost_is_an_error_of_this_one(history: JobHistory) -> None:
+    other = history.enqueue(CONNECTION)
+    run = stepped(history)
+    with pytest.raises(LostJobError), run:
+        raise LostJobError(other.id, other)
+    stored = history.get(run.job.id)
+    assert JobStatus.FAILED is stored.status
+    assert (stored.error or "").startswith("LostJobError: ")
 
 
 # ---- Entering and leaving

@@ -102,10 +102,16 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.fixture
-def history(place: Place) -> Iterator[JobHistory]:
+def patience() -> float:
+    """Seconds for which the reaper waits for others' writes."""
+    return 60
+
+
+@pytest.fixture
+def history(place: Place, patience: float) -> Iterator[JobHistory]:
     """Of a reaper whose clock goes an hour ahead, and who need not wait."""
     time = Time()
-    repository = place(timeout=1)
+    repository = place(timeout=patience)
     with JobHistory(repository, clock=ahead, monotonic=time.monotonic, sleep=time.sleep) as history:
         history.register(CONNECTION)
         yield history
@@ -277,6 +283,7 @@ def sync_until_lost(place: Place, parent: Worker) -> None:
         parent.say(f"LOST {lost.job_id} {lost.job == history.get(lost.job_id)}" if lost else "KEPT")
 
 
+@pytest.mark.parametrize("patience", [1])
 @pytest.mark.parametrize(("processes", "rounds"), [(2, 3), pytest.param(40, 25, marks=pytest.mark.slow)])
 def test_stopped_workers_that_were_reaped_and_go_on_learn_it_and_write_nothing(
     place: Place, history: JobHistory, processes: int, rounds: int

@@ -136,6 +136,19 @@ def test_durability_is_full_unless_relaxed(path: Path, durability: Any, synchron
         assert synchronous == pragma(driver(repository), "synchronous")
 
 
+def test_the_connection_that_made_the_file_is_set_as_those_that_come_later(repository: SQLiteJobRepository) -> None:
+    def settings() -> dict[str, object]:
+        return {name: pragma(driver(repository), name) for name in ("recursive_triggers", "trusted_schema")}
+
+    # A file may come from anywhere: what its views call is not trusted.
+    assert {"recursive_triggers": 0, "trusted_schema": 0} == settings()
+    in_another_thread(lambda: equal({"recursive_triggers": 0, "trusted_schema": 0}, settings()))
+
+
+def equal(expected: object, actual: object) -> None:
+    assert expected == actual
+
+
 @pytest.mark.parametrize("durability", ["FULL", "normal", None, 2])
 def test_an_unknown_durability_is_refused_before_a_file_is_made(path: Path, durability: Any) -> None:  # noqa: ANN401
     with pytest.raises(ValueError, match=re.escape(f"must be 'full' or 'relaxed', not {durability!r}")):
