@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from random import Random
 from typing import Any
 
 import attrs
@@ -70,26 +71,45 @@ class Gate:
         return call
 
 
-def every_interleaving(
-    scenario: Callable[[], tuple[JobRepository, list[Actor]]], *, at_most: int
-) -> Iterator[tuple[list[Actor], Log]]:
+Scenario = Callable[[], tuple[JobRepository, list[Actor]]]
+Choose = Callable[[int], int]
+"""Which of so many waiting actors goes on."""
+
+
+def every_interleaving(scenario: Scenario, *, at_most: int) -> Iterator[tuple[list[Actor], Log]]:
     """Each schedule's actors after their end, and what they wrote; depth first, and no more than `at_most`."""
     prefix: list[int] | None = []
     with ThreadPoolExecutor() as threads:
         for _ in range(at_most):
             if prefix is None:
                 return
-            repository, actors = scenario()
-            log: Log = []
-            for actor in actors:
-                actor.start(threads, repository, log)
             choices: list[tuple[int, int]] = []
-            while waiting := [actor for actor in actors if not actor.done]:
+
+            def choose(options: int, prefix: list[int] = prefix, choices: list[tuple[int, int]] = choices) -> int:
                 choice = prefix[len(choices)] if len(choices) < len(prefix) else 0
-                choices.append((choice, len(waiting)))
-                waiting[choice].step()
-            yield actors, log
+                choices.append((choice, options))
+                return choice
+
+            yield _played(scenario, threads, choose)
             prefix = _following(choices)
+
+
+def some_interleavings(scenario: Scenario, *, number: int, seed: int) -> Iterator[tuple[list[Actor], Log]]:
+    """As many schedules, each choice drawn at random: where there are too many, from all over, not from one end."""
+    with ThreadPoolExecutor() as threads:
+        draw = Random(seed).randrange  # noqa: S311  # no secret
+        for _ in range(number):
+            yield _played(scenario, threads, draw)
+
+
+def _played(scenario: Scenario, threads: Executor, choose: Choose) -> tuple[list[Actor], Log]:
+    repository, actors = scenario()
+    log: Log = []
+    for actor in actors:
+        actor.start(threads, repository, log)
+    while waiting := [actor for actor in actors if not actor.done]:
+        waiting[choose(len(waiting))].step()
+    return actors, log
 
 
 def _following(choices: list[tuple[int, int]]) -> list[int] | None:
