@@ -7,7 +7,7 @@ import threading
 from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
 from itertools import islice
 from typing import NoReturn, TypeVar
@@ -194,12 +194,11 @@ class InMemoryJobRepository:
         with self._open():
             return self._written.wait_for(lambda: self._closed or bool(self._feed.since(number, 1)), longest)
 
-    @contextmanager
-    def _open(self) -> Iterator[None]:
-        with _LOCK:
-            if self._closed:
-                raise StorageError("memory:", "is closed: open it anew")
-            yield
+    def _open(self) -> AbstractContextManager[bool]:
+        """The lock, for as long as something is read or written."""
+        if self._closed:
+            raise StorageError("memory:", "is closed: open it anew")
+        return _LOCK
 
     def _history(self, source_connection_id: UUID) -> list[_Key]:
         try:
