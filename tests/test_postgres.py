@@ -112,12 +112,14 @@ with jobhistory.open(sys.argv[1]) as history:
 def test_a_url_holds_our_options_beside_those_of_libpq(postgres: Database) -> None:
     separator = "&" if "?" in postgres.url else "?"
     with schema(postgres) as name:
-        url = f"{postgres.url}{separator}application_name=a%20b&schema={name}&min_size=1&max_size=2&timeout=7"
+        ours = f"schema={name}&min_size=1&max_size=2&timeout=7"
+        url = f"{postgres.url}{separator}application_name=a%20b&{ours}&connect_timeout=9"
         with jobhistory.open(url) as history:
             repository = history.repository
             assert isinstance(repository, PostgresJobRepository)
             assert (name, 7.0) == (schema_of(repository), repository._db.timeout)
             assert {"min_size": 1, "max_size": 2} == repository._db._sizes
+            assert "9" == repository._db._options["connect_timeout"]
             assert [("a b",)] == repository._db.read("SELECT current_setting('application_name')")
 
 

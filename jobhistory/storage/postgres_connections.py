@@ -208,7 +208,7 @@ class Connections:
         self._options: dict[str, Any] = {
             "autocommit": True,
             "prepare_threshold": None,
-            "connect_timeout": max(2, round(connect_timeout)),  # libpq's least
+            "connect_timeout": parts.get("connect_timeout", max(2, round(connect_timeout))),  # libpq's least
             "client_encoding": "utf8",
             "fallback_application_name": "jobhistory",
             "told": self._told,
