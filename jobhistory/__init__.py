@@ -106,7 +106,7 @@ def open(url: str | os.PathLike[str], **options: Any) -> JobHistory:  # noqa: AN
     elif text.startswith(("postgresql://", "postgres://")):
         from jobhistory.storage.postgres import PostgresJobRepository
 
-        repository = PostgresJobRepository.at(text)
+        repository = PostgresJobRepository.from_url(text)
     else:
         # Its scheme alone: the rest may hold a password.
         message = (

@@ -112,12 +112,14 @@ with jobhistory.open(sys.argv[1]) as history:
 def test_a_url_holds_our_options_beside_those_of_libpq(postgres: Database) -> None:
     separator = "&" if "?" in postgres.url else "?"
     with schema(postgres) as name:
-        url = f"{postgres.url}{separator}application_name=a%20b&schema={name}&min_size=1&max_size=2&timeout=7"
+        ours = f"schema={name}&min_size=1&max_size=2&timeout=7"
+        url = f"{postgres.url}{separator}application_name=a%20b&{ours}&connect_timeout=9"
         with jobhistory.open(url) as history:
             repository = history.repository
             assert isinstance(repository, PostgresJobRepository)
             assert (name, 7.0) == (schema_of(repository), repository._db.timeout)
             assert {"min_size": 1, "max_size": 2} == repository._db._sizes
+            assert "9" == repository._db._options["connect_timeout"]
             assert [("a b",)] == repository._db.read("SELECT current_setting('application_name')")
 
 
@@ -420,7 +422,8 @@ def test_no_other_list_reads_past_what_it_does_not_give(
     assert [] == [node for node in scans if node["Actual Rows"] + node.get("Rows Removed by Filter", 0) > 10]
 
 
-def test_beats_are_hot_updates(repository: PostgresJobRepository) -> None:
+def test_beats_are_hot_updates(repository: PostgresJobRepository, other: psycopg.Connection[Any]) -> None:
+    other.execute("TRUNCATE jobs")  # a page without what former tests left
     running = job(1, JobStatus.RUNNING)
     repository.add(running)
 
@@ -575,7 +578,7 @@ def test_a_write_of_another_process_wakes_who_waits(postgres: Database, reposito
         for number in range(3):
             token = repository.changes()[-1].token if number else None
             with ThreadPoolExecutor(1) as thread:
-                waiting = thread.submit(repository.wait_for_changes, token, 600)
+                waiting = thread.submit(repository.wait_for_changes, token, 60)
                 wait_for_listener(postgres)
                 elsewhere._db._woken_at = -1
                 elsewhere.add(job(number))
@@ -713,9 +716,10 @@ def test_whichever_answer_is_lost_a_write_is_done_once_or_its_outcome_unknown(po
                 if name != "add alone":
                     direct.add(RUNNING)
                 expected_before = repr(look_or_error(direct, look))
+                through.connections()  # so that the first answer is the write's
                 proxy.lose_answer(after=lost)
                 try:
-                    write(through)
+                    answered = write(through)
                     unknown = False
                 except UnknownOutcomeError:
                     unknown = True
@@ -723,6 +727,7 @@ def test_whichever_answer_is_lost_a_write_is_done_once_or_its_outcome_unknown(po
                 if unknown:
                     assert name in ("forget", "delete"), "all others are settled by a replay"
                 else:
+                    assert name != "delete" or answered == 1, "what was deleted is counted"
                     assert expected_before != repr(look_or_error(direct, look)), "what succeeded is there"
                 with suppress(JobNotFoundError, SourceConnectionNotFoundError):
                     write(direct)
@@ -762,12 +767,13 @@ def test_a_replay_that_is_refused_for_what_came_after_is_an_unknown_outcome(
 def test_a_server_that_falls_silent_ends_the_call_in_time(
     postgres: Database, repository: PostgresJobRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "_GRACE", 0.1)
     with Proxy.of(postgres) as proxy:
-        through = PostgresJobRepository(proxy.url, schema=schema_of(repository), timeout=0.3)
+        through = PostgresJobRepository(proxy.url, schema=schema_of(repository))
         with closing(through):
-            assert [CONNECTION, OTHER] == sorted((known.id for known in through.connections()), reverse=True)
+            assert repository.connections() == through.connections()
             proxy.fall_silent()
+            monkeypatch.setattr(connections, "_GRACE", 0.1)
+            through._db.timeout = 0.3
             with pytest.raises(UnknownOutcomeError, match="the server does not answer"):
                 through.add(job(1))
             with pytest.raises(StorageError):
@@ -780,21 +786,26 @@ def test_a_write_that_waits_too_long_is_not_done(
     repository: PostgresJobRepository, postgres: Database, other: psycopg.Connection[Any]
 ) -> None:
     repository.add(job(1))
-    with closing(PostgresJobRepository(postgres.url, schema=schema_of(repository), timeout=0.3)) as hasty:
+    with closing(PostgresJobRepository(postgres.url, schema=schema_of(repository))) as hasty:
         other.execute("BEGIN; SELECT * FROM jobs FOR UPDATE")
+        assert 2 == len(hasty.connections())
+        hasty._db.timeout = 0.3
         with pytest.raises(
             StorageError, match=r"took longer than 0.3 s: .*57014.* \(try again, or raise timeout\)"
         ) as late:
             hasty.replace(job(1).start(at=at(2)))
         other.execute("ROLLBACK")
+        hasty._db.timeout = 30
 
         assert (StorageError, psycopg.errors.QueryCanceled) == (type(late.value), type(late.value.__cause__))
         assert job(1) == repository.get(job(1).id)
         hasty.replace(job(1).start(at=at(2)))
 
 
-def test_who_waits_too_long_for_a_connection_is_told_what_to_raise(postgres: Database) -> None:
-    with closing(postgres.empty(max_size=1, timeout=0.3)) as repository:
+def test_who_waits_too_long_for_a_connection_is_told_what_to_raise(
+    postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(postgres.empty(max_size=1)) as repository:
 
         def busy(_: Connection) -> None:
             with pytest.raises(
@@ -802,16 +813,20 @@ def test_who_waits_too_long_for_a_connection_is_told_what_to_raise(postgres: Dat
             ):
                 repository.connections()
 
-        repository._db.write(busy)
+        assert [] == repository.connections()
+        with monkeypatch.context() as hasty:
+            hasty.setattr(repository._db, "timeout", 0.3)
+            repository._db.write(busy)
         assert [] == repository.connections()
 
 
 def test_a_server_that_went_away_is_told_with_the_reason(postgres: Database, repository: PostgresJobRepository) -> None:
     with Proxy.of(postgres) as proxy:
-        through = PostgresJobRepository(proxy.url, schema=schema_of(repository), timeout=0.5)
+        through = PostgresJobRepository(proxy.url, schema=schema_of(repository))
         with closing(through):
             through.connections()
             proxy.close()
+            through._db.timeout = 0.5
             with pytest.raises(
                 StorageError, match=r"cannot be reached: .* \(check the URL, and that the server runs\)"
             ):
@@ -846,11 +861,10 @@ def test_what_the_server_rolled_back_for_others_is_done_again(repository: Postgr
     assert ("done", 4) == (repository._db.write(work), len(tries))
 
 
-def test_what_is_rolled_back_all_the_time_is_a_storage_error(postgres: Database) -> None:
-    with (
-        closing(postgres.empty(timeout=0.2)) as repository,
-        pytest.raises(StorageError, match=r"no luck.*40001") as failed,
-    ):
+def test_what_is_rolled_back_all_the_time_is_a_storage_error(repository: PostgresJobRepository) -> None:
+    assert 2 == len(repository.connections())
+    repository._db.timeout = 0.2
+    with pytest.raises(StorageError, match=r"no luck.*40001") as failed:
         repository._db.write(lambda db: db.run("DO $$ BEGIN RAISE 'no luck' USING ERRCODE = '40001'; END $$"))
 
     assert (StorageError, psycopg.errors.SerializationFailure) == (type(failed.value), type(failed.value.__cause__))

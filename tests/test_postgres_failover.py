@@ -213,7 +213,9 @@ def test_what_no_standby_confirmed_is_an_unknown_outcome_until_one_does(
     pair: Pair, repository: PostgresJobRepository
 ) -> None:
     repository.add(job(1))
-    with closing(PostgresJobRepository(pair.url, timeout=1)) as hasty:
+    with closing(PostgresJobRepository(pair.url)) as hasty:
+        assert [job(1)] == hasty.list_jobs(CONNECTION)
+        hasty._db.timeout = 1.5
         pair.standby.kill()
         running = job(1).start(at=at(5))
         writes: list[Callable[[PostgresJobRepository], None]] = [
@@ -233,18 +235,19 @@ def test_what_no_standby_confirmed_is_an_unknown_outcome_until_one_does(
             pair.standby.start()
             replayed.result()
         for write in writes[1:]:
-            write(hasty)
+            write(repository)
 
 
 # ---- Reading from a standby
 
 
 def test_a_standby_answers_readers_and_refuses_writers(pair: Pair, repository: PostgresJobRepository) -> None:
-    with closing(PostgresJobRepository(pair.standby.url(), timeout=0.5)) as standby:
+    with closing(PostgresJobRepository(pair.standby.url())) as standby:
         repository.add_many(jobs(1, 2))
         assert jobs(2, 1) == repository.list_jobs(CONNECTION) == standby.list_jobs(CONNECTION)
         assert jobs(1, 2) == [change.job for change in standby.changes()]
         assert repository.changes() == standby.changes()
+        standby._db.timeout = 0.5
         with pytest.raises(StorageError, match=r"25006.*connect to the primary"):
             standby.add(job(3))
 

@@ -72,7 +72,7 @@ class Database:
     def _open(self) -> JobHistory:
         try:
             return jobhistory.open(self.url)
-        except ValueError as error:
+        except (ValueError, ImportError) as error:  # a URL of another kind, or one whose extra is missing
             raise BadInputError(visible(str(error))) from None
 
 

@@ -336,7 +336,7 @@ class PostgresJobRepository:
         schema: where the tables are; made where it is missing, and may be created in.
         read_url: a standby, asked by list_jobs, active_jobs and newest_jobs: see above for what it may miss.
         min_size, max_size: how many connections each process keeps open, and opens at most.
-        connect_timeout: seconds for each attempt to connect, to each host; 2 at least.
+        connect_timeout: seconds for each attempt to connect, to each host; 2 at least. The dsn's own goes before.
         timeout: seconds for each call, all that is tried again included.
 
     Raises StorageError where the server cannot be reached or used, or the schema comes from a newer release;
@@ -378,7 +378,7 @@ class PostgresJobRepository:
             raise
 
     @classmethod
-    def at(cls, url: str) -> Self:
+    def from_url(cls, url: str) -> Self:
         """The repository at a URL that also has our options, as `?schema=…&timeout=5`; the rest is libpq's.
 
         Raises ValueError for an option that cannot be read, and as the constructor.

@@ -208,7 +208,7 @@ class Connections:
         self._options: dict[str, Any] = {
             "autocommit": True,
             "prepare_threshold": None,
-            "connect_timeout": max(2, round(connect_timeout)),  # libpq's least
+            "connect_timeout": parts.get("connect_timeout", max(2, round(connect_timeout))),  # libpq's least
             "client_encoding": "utf8",
             "fallback_application_name": "jobhistory",
             "told": self._told,
@@ -296,6 +296,7 @@ class Connections:
     def _call(self, work: Callable[[Connection], _T], *, replays: bool = True, wakes: bool = False) -> _T:
         deadline = time.monotonic() + self.timeout
         doubt: Exception | None = None
+        elsewhere: psycopg.Error | None = None
         while True:
             try:
                 return self._attempt(work, deadline, wakes=wakes)
@@ -307,10 +308,13 @@ class Connections:
             except _FailedError as failed:
                 late = time.monotonic() >= deadline
                 doubt = failed.error if failed.landing else doubt
+                elsewhere = failed.error if failed.error.sqlstate in _ELSEWHERE else elsewhere
                 if late or not failed.passing or (doubt and not replays):
                     if doubt:
                         raise UnknownOutcomeError(self.where, _said(doubt)) from doubt
-                    raise self._storage_error(failed.error, late=late) from failed.error
+                    # That there is no other connection says less than why one was sought.
+                    error = elsewhere or failed.error
+                    raise self._storage_error(error, late=late) from error
             time.sleep(random.uniform(0.001, 0.02))  # noqa: S311  no secret
 
     def _attempt(self, work: Callable[[Connection], _T], deadline: float, *, wakes: bool) -> _T:

@@ -30,6 +30,17 @@ def test_without_its_extra_the_command_line_says_what_to_install(missing: str) -
     assert f"jobhistory: the command line needs {missing}: pip install 'jobhistory[cli]'\n" == run.stderr
 
 
+def test_without_its_extra_a_url_says_what_to_install() -> None:
+    program = "import sys; sys.modules['psycopg'] = None; from jobhistory.cli import main; main()"
+    url = "postgresql://me:hunter2secret@host/db"
+
+    command = [sys.executable, "-c", program, "--db", url, "list"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert 2 == run.returncode
+    assert "Error: PostgreSQL needs psycopg and its pool: pip install 'jobhistory[postgres]'\n" == run.stderr
+
+
 def test_help_loads_neither_sqlite_nor_rich() -> None:
     program = """
 import sys
