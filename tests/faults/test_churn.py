@@ -162,30 +162,52 @@ class Found:
     missed: int = 0
 
 
+class Follower:
+    """Follows the feed, and remembers the latest version of each job that it was told of."""
+
+    def __init__(self, history: JobHistory) -> None:
+        self.versions: dict[UUID, int] = {}
+        self.token: str | None = None
+        self._history = history
+
+    def follow(self) -> int:
+        """Take in the next page of changes, and say how many they were."""
+        changes = self._history.changes(self.token)
+        for change in changes:
+            self.token = change.token
+            self.versions[change.job.id] = change.job.version
+        return len(changes)
+
+    def catch_up(self) -> None:
+        while self.follow():
+            pass
+
+
 def read_under_churn(path: Path, size: int, seed: int, *ways: Pages, make: Make = SQLiteJobRepository) -> Found:
+    """Read the whole history in each of these ways, and again until enough was changed meanwhile."""
     found = Found()
-    told: dict[UUID, int] = {}
-    token = None
     with jobhistory.open(path) as history:
+        follower = Follower(history)
+        follower.catch_up()
         with churning(path, size, seed, make):
-            for pages in ways:
+            assert history.wait_for_changes(follower.token, timeout=60)
+            changed = 0
+            for turn in count():
+                if turn >= len(ways) and changed > size // 100:
+                    break
                 met: set[UUID] = set()
                 last = None
-                for number, each in enumerate(pages(history, size)):
+                for number, each in enumerate(ways[turn % len(ways)](history, size)):
                     found.repeated += last is not None and Position.of(each) >= last
                     last = Position.of(each)
                     met.add(each.id)
                     if number % 1000 == 0:
-                        for change in history.changes(token):
-                            token = change.token
-                            told[change.job.id] = change.job.version
+                        changed += follower.follow()
                 found.met += len(met)
                 found.skipped += sum(stays(number) and id_of(number) not in met for number in range(size))
-        while changes := history.changes(token):
-            token = changes[-1].token
-            told |= {change.job.id: change.job.version for change in changes}
+        follower.catch_up()
         for each in history.iter_jobs(CONNECTION):
-            found.missed += told.get(each.id) != each.version
+            found.missed += follower.versions.get(each.id) != each.version
             found.written += each.version > 1
     print(found)
     return found

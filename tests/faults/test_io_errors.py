@@ -227,7 +227,7 @@ def meet(
     return len(points), wrong
 
 
-@sizes(100, 100_000)
+@sizes(50, 100_000)
 def test_wherever_an_operation_fails_the_answer_is_true_and_nothing_is_harmed(
     folder: Path, size: int, seed: int
 ) -> None:

@@ -161,14 +161,14 @@ def _upgraded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "_SCHEMAS", UPGRADED)
 
 
-@sizes(100, 20_000)
+@sizes(60, 20_000)
 def test_full_durability_loses_nothing_acknowledged(folder: Path, size: int, seed: int) -> None:
     losses = lose_power(folder, size, seed)
 
     assert (0, 0) == (losses.acknowledged, losses.unsound)
 
 
-@sizes(60, 5_000)
+@sizes(40, 5_000)
 def test_relaxed_durability_loses_the_last_steps_at_most(folder: Path, size: int, seed: int) -> None:
     losses = lose_power(folder, size, seed, durability="relaxed", synchronous="NORMAL")
 
@@ -176,11 +176,10 @@ def test_relaxed_durability_loses_the_last_steps_at_most(folder: Path, size: int
 
 
 def test_a_history_that_never_waits_for_its_disk_is_caught(folder: Path, seed: int) -> None:
-    losses = lose_power(folder, 150, seed, synchronous="OFF")
+    tries = (lose_power(folder, 40, seed + each, synchronous="OFF") for each in range(10))
 
-    assert losses.acknowledged > 0
-    assert losses.unsound > 0
+    assert any(losses.acknowledged and losses.unsound for losses in tries)
 
 
 def test_a_relaxed_history_that_says_it_is_full_is_caught(folder: Path, seed: int) -> None:
-    assert lose_power(folder, 40, seed, synchronous="NORMAL").acknowledged > 0
+    assert any(lose_power(folder, 20, seed + each, synchronous="NORMAL").acknowledged for each in range(10))
