@@ -12,8 +12,8 @@ read again. The text is searched until nothing changes (hence redacting twice is
 rounds as a rule; one that has not settled after `ROUNDS` is masked as a whole.
 
 The rules are our own, since of the secrets in the corpus that tests/ hold the libraries find fewer: redact-secret
-0.1.0b15 56 in 100; bc-detect-secrets 1.5.52 42, detect-secrets 1.5.0 35, as they scan a file, and they take 11 and 5 in
-100 harmless texts for one; trufflehog3 3.0.10 13; truffleHogRegexes 0.0.7 9.
+0.1.0b15 56 in 100; bc-detect-secrets 1.5.52 42 and detect-secrets 1.5.0 35, as they scan a file, where they take 11 and
+5 in 100 harmless texts for one; trufflehog3 3.0.10 13; truffleHogRegexes 0.0.7 9.
 """
 
 from __future__ import annotations
@@ -113,21 +113,19 @@ _PHRASES = (
 )
 # Tokens by their shape: the issuer's prefix and what follows it.
 _SHAPES = r"""
-    00D\w{12,15}![\w.]{40,}+ 1//0[\w-]{30,}+ 1/[0-9]{10,20}/[0-9]{10,20}:[0-9a-f]{32}
-    2/[0-9]{10,20}/[0-9]{10,20}:[0-9a-f]{32} [MNO][A-Za-z0-9]{23,27}\.[\w-]{6}\.[\w-]{27,}+ ABIA[A-Z0-9]{16}
-    A3-[A-Z0-9]{6}-[A-Z0-9-]{20,}+ AKCp[A-Za-z0-9]{60,}+ CLOJARS_\w{50,}+ cmVmd[A-Za-z0-9]{59,}+ LTAI[A-Za-z0-9]{16,}+
-    ops_eyJ[\w+/=]{100,}+ p8e-[A-Za-z0-9]{32}
-    AGE-SECRET-KEY-1\w{50,}+ AIza[\w-]{35,}+ AKIA[A-Z0-9]{16} ASIA[A-Z0-9]{16} ATATT3[\w=-]{40,}+ ATBB\w{28,}+
-    ATCTT3[\w=-]{40,}+ CFPAT-[\w-]{40,}+ dapi[0-9a-f]{32} dckr_pat_[\w-]{20,}+ do[opr]_v1_\w{40,}+
+    00D\w{12,15}![\w.]{40,}+ 1//0[\w-]{30,}+ [12]/[0-9]{10,20}/[0-9]{10,20}:[0-9a-f]{32}
+    [MNO][A-Za-z0-9]{23,27}\.[\w-]{6}\.[\w-]{27,}+ A(?:BI|KI|SI)A[A-Z0-9]{16} A3-[A-Z0-9]{6}-[A-Z0-9-]{20,}+
+    AGE-SECRET-KEY-1\w{50,}+ AIza[\w-]{35,}+ AKCp[A-Za-z0-9]{60,}+ AT[AC]TT3[\w=-]{40,}+ ATBB\w{28,}+ CFPAT-[\w-]{40,}+
+    CLOJARS_\w{50,}+ cmVmd[A-Za-z0-9]{59,}+ dapi[0-9a-f]{32} dckr_pat_[\w-]{20,}+ do[opr]_v1_\w{40,}+
     dp\.[a-z]{2,4}\.[\w.]{30,}+ EAA[a-zA-Z0-9]{80,}+ EAAA[\w-]{56,}+ eyJ[\w-]{10,1000}\.[\w-]{10,}+(?:\.[\w-]*+)*+
     figd_[\w-]{30,}+ gh[oprsu]_\w{30,}+ github_pat_\w{50,}+ gl[a-z]{2,6}-[\w.-]{20,}+ glc_[\w=+/]{40,}+ glsa_\w{32,}+
     GOCSPX-[\w-]{20,}+ hf_[A-Za-z0-9]{30,}+ HRKU-[\w-]{30,}+ hv[sbr]\.[\w-]{20,}+ key-[0-9a-f]{32}
-    lin_[a-z]{2,8}_\w{30,}+ npm_\w{30,}+ NRAK-[A-Z0-9]{20,}+ ntn_\w{40,}+ pat-[a-z]{2}[0-9]-[0-9a-f-]{30,}+
-    pat[A-Za-z0-9]{14}\.[0-9a-f]{60,}+ PMAK-[0-9a-f-]{50,}+ pscale_[a-z]{2,5}_[\w-]{30,}+ pypi-[\w-]{50,}+
-    rk_(?:live|test)_\w{16,}+ sbp_[0-9a-f]{40} secret_[A-Za-z0-9]{40,}+ SG\.[\w-]{16,32}\.[\w-]{16,}+
-    shp[a-z]{2}_[0-9a-f]{32} sk-(?=[\w-]{0,80}[0-9])[\w-]{32,}+ SK[0-9a-f]{32} sk_(?:live|test)_\w{16,}+
-    sl\.[A-Z][\w-]{60,}+ sntry[su]_[\w+/=]{40,}+ sq0[a-z]{3}-[\w-]{20,}+ whsec_[\w+/=]{24,}+ xapp-[\w-]{20,}+
-    xkeysib-[\w-]{40,}+ xox[a-z]-[\w-]{10,}+ ya29\.[\w-]{20,}+
+    lin_[a-z]{2,8}_\w{30,}+ LTAI[A-Za-z0-9]{16,}+ npm_\w{30,}+ NRAK-[A-Z0-9]{20,}+ ntn_\w{40,}+ ops_eyJ[\w+/=]{100,}+
+    p8e-[A-Za-z0-9]{32} pat-[a-z]{2}[0-9]-[0-9a-f-]{30,}+ pat[A-Za-z0-9]{14}\.[0-9a-f]{60,}+ PMAK-[0-9a-f-]{50,}+
+    pscale_[a-z]{2,5}_[\w-]{30,}+ pypi-[\w-]{50,}+ rk_(?:live|test)_\w{16,}+ sbp_[0-9a-f]{40} secret_[A-Za-z0-9]{40,}+
+    SG\.[\w-]{16,32}\.[\w-]{16,}+ shp[a-z]{2}_[0-9a-f]{32} sk-(?=[\w-]{0,80}[0-9])[\w-]{32,}+ SK[0-9a-f]{32}
+    sk_(?:live|test)_\w{16,}+ sl\.[A-Z][\w-]{60,}+ sntry[su]_[\w+/=]{40,}+ sq0[a-z]{3}-[\w-]{20,}+ whsec_[\w+/=]{24,}+
+    xapp-[\w-]{20,}+ xkeysib-[\w-]{40,}+ xox[a-z]-[\w-]{10,}+ ya29\.[\w-]{20,}+
 """
 # Shapes that have no prefix: what is in them all, then all of it.
 _INNER_SHAPES = (
@@ -316,9 +314,8 @@ def _checked(secrets: Iterable[str]) -> tuple[str, ...]:
         if not isinstance(secret, str):
             raise TypeError(f"secret {number} is a {type(secret).__name__}: register a list of str")
         if len(secret) < SHORTEST_SECRET:
-            raise ValueError(
-                f"secret {number} has fewer than {SHORTEST_SECRET} characters: it would mask ordinary text"
-            )
+            few = f"fewer than {SHORTEST_SECRET} characters"
+            raise ValueError(f"secret {number} has {few}: it would mask ordinary text")
     return secrets
 
 
