@@ -272,11 +272,11 @@ class _Page:
         return key
 
     async def _connection(self, key: str | None, id: UUID) -> SourceConnection:
-        await self._service.check(key, id)
-        for connection in await self._service.call(self._history.connections):
-            if connection.id == id:
-                return connection
-        raise SourceConnectionNotFoundError(id)  # forgotten just now
+        if await self._service.allows(key, id):
+            for connection in await self._service.call(self._history.connections):
+                if connection.id == id:
+                    return connection
+        raise SourceConnectionNotFoundError(id)
 
     async def _rendered(self, request: Request, template: str, **values: Any) -> Response:  # noqa: ANN401  the template's
         # In a thread: a long table takes longer than others should wait for.

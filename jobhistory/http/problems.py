@@ -52,7 +52,8 @@ def meaning(error: Exception) -> tuple[int, str]:
         case HTTPException():
             return error.status_code, error.detail
         case RequestValidationError():
-            return 422, "; ".join(_said(each) for each in error.errors())
+            # Our own sentence where a check of ours refused.
+            return 422, "; ".join(str(each.get("ctx", {}).get("error", each["msg"])) for each in error.errors())
         case SourceConnectionNotFoundError():
             return 404, NO_CONNECTION
         case JobNotFoundError():
@@ -71,14 +72,3 @@ def meaning(error: Exception) -> tuple[int, str]:
             return 422, str(error)
         case _:
             return 500, "The server failed; its log says why"
-
-
-def _said(error: Mapping[str, object]) -> str:
-    """Our own sentence where a check of ours refused."""
-    match error:
-        case {"ctx": {"error": Exception() as refusal}}:
-            return str(refusal)
-        case {"loc": (*_, name), "msg": message}:
-            return f"{name}: {message}"
-        case _:
-            return "The request cannot be read"

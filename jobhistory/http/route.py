@@ -26,9 +26,7 @@ class Route(APIRoute):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match all spellings, and HEAD where GET is."""
-        if scope["type"] == "http":
-            scope = {**scope, "path": _contracts_spelling(scope["path"]), "method": _method(scope)}
-        return super().matches(scope)
+        return super().matches({**scope, "path": _contracts_spelling(scope["path"]), "method": _method(scope)})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer HEAD as GET, without the body."""
@@ -54,7 +52,7 @@ def _contracts_spelling(path: str) -> str:
 
 
 def _method(scope: Scope) -> str:
-    method: str = scope["method"]
+    method: str = scope.get("method", "")  # a WebSocket has none
     return "GET" if method == "HEAD" else method
 
 

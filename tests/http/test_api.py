@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 from hypothesis import given
 from starlette.responses import PlainTextResponse
+from starlette.routing import Match
 
 from jobhistory.errors import StorageError, UnknownOutcomeError
 from jobhistory.history import JobHistory
@@ -158,6 +159,12 @@ def test_every_path_goes_with_and_without_version_and_slash(
 def test_a_slash_too_many_or_a_version_that_is_none_is_not_found(client: httpx2.Client) -> None:
     for path in (f"{JOBS}//", f"/v2/source-connections/{DOCS}/jobs", "/v1/source-connectionsx", "/v1"):
         assert (404, "Not Found") == detail(client.get(path))
+
+
+def test_a_web_socket_finds_nothing_here(history: JobHistory) -> None:
+    route = create_router(history, None).routes[0]
+
+    assert Match.NONE is route.matches({"type": "websocket", "path": JOBS})[0]
 
 
 def test_head_answers_as_get_without_the_body(history: JobHistory, client: httpx2.Client) -> None:

@@ -157,7 +157,7 @@ def test_what_is_not_http_passes_the_limits() -> None:
     assert ["lifespan"] == seen
 
 
-def test_hundreds_of_clients_at_a_time_are_served(history: JobHistory, stage: Stage) -> None:
+def test_a_hundred_clients_at_a_time_are_served(history: JobHistory, stage: Stage) -> None:
     history.enqueue(DOCS)
 
     async def ask(client: httpx2.AsyncClient) -> int:
@@ -167,7 +167,7 @@ def test_hundreds_of_clients_at_a_time_are_served(history: JobHistory, stage: St
         async with httpx2.AsyncClient(
             base_url=stage.url, headers={"X-API-Key": KEY}, timeout=60, limits=httpx2.Limits(max_connections=None)
         ) as client:
-            return await asyncio.gather(*(ask(client) for _ in range(200)))
+            return await asyncio.gather(*(ask(client) for _ in range(100)))
 
     with stage.serving_history(history):
-        assert [200] * 200 == asyncio.run(all_at_once())
+        assert [200] * 100 == asyncio.run(all_at_once())

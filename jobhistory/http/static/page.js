@@ -40,18 +40,35 @@ async function renew() {
   tick();
 }
 
-function follow(url) {
+// Only while somebody looks: a browser has few connections to one server, and each stream holds one.
+let source = null;
+
+function follow() {
   const shown = document.getElementById("live");
-  const source = new EventSource(url);
   let due = null;
-  source.onopen = () => { shown.hidden = false; };
-  source.onerror = () => { shown.hidden = true; };
-  source.onmessage = () => {
-    due ??= setTimeout(() => { due = null; renew(); }, 500);
-  };
+  let isFirst = document.readyState !== "complete";
+  source ??= Object.assign(new EventSource(document.body.dataset.live), {
+    onopen() {
+      shown.hidden = false;
+      if (!isFirst) renew();
+      isFirst = false;
+    },
+    onerror() { shown.hidden = true; },
+    onmessage() { due ??= setTimeout(() => { due = null; renew(); }, 500); },
+  });
+}
+
+function rest() {
+  source?.close();
+  source = null;
 }
 
 localise();
 tick();
 setInterval(tick, 1000);
-if (document.body.dataset.live) follow(document.body.dataset.live);
+if (document.body.dataset.live) {
+  follow();
+  addEventListener("pagehide", rest);
+  addEventListener("pageshow", (event) => { if (event.persisted) follow(); });
+  document.addEventListener("visibilitychange", () => (document.hidden ? rest() : follow()));
+}
