@@ -40,7 +40,8 @@ def all_cases(folder: Path, count: int, turns: int = TURNS) -> Iterator[cases.Ca
 
 def cases_of_size(folder: Path, count: int) -> Iterator[cases.Case]:
     """What a large history costs beside a small one; and in memory, where a dict that fits the cache costs nothing."""
-    large, small = (Histories(folder, jobs, FEW) for jobs in (count, SMALL))
+    # So few connections that each has a whole page.
+    large, small = Histories(folder, count, FEW), Histories(folder, SMALL, 60)
     small.build()
     yield from chain(sizes.flatness(large, small), sizes.cold(large), lightness.memory(min(count, MIDDLE), TURNS))
 
