@@ -216,6 +216,21 @@ def test_run_registers_nothing(history: JobHistory, client: httpx2.Client) -> No
     assert UNKNOWN not in {connection.id for connection in history.connections()}
 
 
+def test_run_does_not_bring_back_what_is_forgotten_meanwhile(stage: Stage) -> None:
+    class Forgetting(InMemoryJobRepository):
+        def list_jobs(self, source_connection_id: UUID, **options: Any) -> list[SyncJob]:  # noqa: ANN401  as it is
+            found = super().list_jobs(source_connection_id, **options)
+            self.forget(source_connection_id)
+            return found
+
+    history = JobHistory(Forgetting())
+    history.register(DOCS)
+
+    with stage.serving_history(history) as client:
+        assert (404, NO_CONNECTION) == detail(client.post(f"/v1/source-connections/{DOCS}/run"))
+    assert [] == history.connections()
+
+
 def test_an_exclusive_run_is_refused_while_a_job_is_active(history: JobHistory, client: httpx2.Client) -> None:
     run = f"/v1/source-connections/{DOCS}/run"
     first = client.post(run, params={"exclusive": "true"}).json()

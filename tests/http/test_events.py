@@ -187,6 +187,7 @@ def test_who_is_slow_reads_by_himself_what_is_no_longer_kept(monkeypatch: pytest
         await until(lambda: newest in feed._newest)
         assert 2 == len(feed._newest)
         assert quick == await anext(slow)
+        assert [*found, *quick] == await collected(feed, None, 11), "from where the reader began"
         await slow.aclose()
 
     asyncio.run(scenario())
