@@ -9,12 +9,14 @@ from uuid import uuid4
 import pytest
 
 from jobhistory.repository import JobRepository
+from jobhistory.status import JobStatus
 from jobhistory.storage import postgres as backend
 from jobhistory.storage import sqlite
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.postgres import PostgresJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.testing import JobRepositoryContract, JobRepositoryMachine, run_machine
+from jobhistory.testing.rules.base import job
 from jobhistory.testing.rules.feed import FeedRules
 from jobhistory.testing.rules.reading import ActiveRules, ListRules, NewestRules
 from tests.postgres import Database
@@ -23,6 +25,15 @@ from tests.postgres import Database
 class TestInMemoryJobRepository(JobRepositoryContract):
     def make_repository(self) -> InMemoryJobRepository:
         return InMemoryJobRepository()
+
+    def test_the_latest_change_is_where_the_feed_ends_whoever_is_deleted(
+        self, repository: InMemoryJobRepository
+    ) -> None:
+        assert None is repository.latest_change()
+        repository.add_many([job(1), job(2, JobStatus.COMPLETED)])
+        token = repository.changes()[-1].token
+        repository.delete_many([job(2).id])
+        assert token == repository.latest_change()
 
 
 class TestSQLiteJobRepository(JobRepositoryContract):

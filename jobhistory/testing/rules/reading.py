@@ -276,6 +276,9 @@ class ActiveRules(Rules):
         bad: list[Any] = [NOON.replace(tzinfo=None), NOON.date(), NOON.timestamp(), NOON.isoformat(), 0, True]
         answers = {repr(since): answer(repository.active_jobs, silent_since=since) for since in bad}
         assert dict.fromkeys(answers, InvalidJobError) == answers
+        with pytest.raises(InvalidJobError) as refused:
+            repository.active_jobs(silent_since=bad[0])
+        assert "silent_since" == refused.value.field
 
 
 class NewestRules(Rules):
