@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -107,8 +107,12 @@ class Client:
     since: str | None
     """Where the feed stood when it all began."""
 
+    def created_at(self, number: int) -> datetime:
+        """After all the jobs of earlier connections: lists over all connections begin with these."""
+        return at((self.connection.int >> 64) * len(NUMBERS) + number)
+
     def job(self, known: Known) -> SyncJob:
-        created_at = at(known.number)
+        created_at = self.created_at(known.number)
         ended = {"completed_at": created_at, "duration_seconds": 0.0} if known.status == "COMPLETED" else {}
         began = {} if known.status in ("PENDING", "CANCELLED") else {"started_at": created_at, **ended}
         return SyncJob(
@@ -122,7 +126,7 @@ class Client:
         )
 
     def known(self, job: SyncJob) -> Known:
-        number = round((job.created_at - at(0)) / timedelta(seconds=1))
+        number = round((job.created_at - self.created_at(0)) / timedelta(seconds=1))
         known = Known(number, job.version, job.status, int(job.worker or ""))
         assert self.job(known) == job
         return known
@@ -146,7 +150,7 @@ class Client:
             case ("list", limit):
                 return self.all_known(repository.list_jobs(connection, limit=limit))
             case ("active",):
-                return self.all_known(repository.active_jobs(limit=1000))
+                return self.all_known(repository.active_jobs(limit=len(NUMBERS)))
             case ("newest",):
                 return self.all_known(repository.newest_jobs([connection])[connection])
             case _:
