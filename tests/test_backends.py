@@ -16,7 +16,7 @@ from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.postgres import PostgresJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.testing import JobRepositoryContract, JobRepositoryMachine, run_machine
-from jobhistory.testing.rules.base import job
+from jobhistory.testing.rules.base import following, job
 from jobhistory.testing.rules.feed import FeedRules
 from jobhistory.testing.rules.reading import ActiveRules, ListRules, NewestRules
 from tests.postgres import Database
@@ -34,6 +34,14 @@ class TestInMemoryJobRepository(JobRepositoryContract):
         token = repository.changes()[-1].token
         repository.delete_many([job(2).id])
         assert token == repository.latest_change()
+
+    def test_a_change_stays_in_the_feed_however_many_follow_it(self, repository: InMemoryJobRepository) -> None:
+        kept, running = job(1), job(2, JobStatus.RUNNING)
+        repository.add_many([kept, running])
+        for _ in range(300):
+            running = following(running)
+            repository.replace(running)
+        assert [kept, running] == [change.job for change in repository.changes()]
 
 
 class TestSQLiteJobRepository(JobRepositoryContract):

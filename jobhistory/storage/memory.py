@@ -68,7 +68,7 @@ class InMemoryJobRepository:
 
     def register(self, source_connection_id: UUID, name: str | None = None) -> SourceConnection:
         check_id(source_connection_id)
-        check_name(name)
+        name = check_name(name)
         with self._open():
             if name is None:
                 name = self._names.get(source_connection_id)

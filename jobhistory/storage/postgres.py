@@ -402,7 +402,7 @@ class PostgresJobRepository:
 
     def register(self, source_connection_id: UUID, name: str | None = None) -> SourceConnection:
         check_id(source_connection_id)
-        check_name(name)
+        name = check_name(name)
 
         def named(db: Connection) -> str | None:
             with db.together():

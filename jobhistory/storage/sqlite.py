@@ -365,7 +365,7 @@ class SQLiteJobRepository:
 
     def register(self, source_connection_id: UUID, name: str | None = None) -> SourceConnection:
         key = check_id(source_connection_id).bytes
-        check_name(name)
+        name = check_name(name)
         with self._db.write() as db:
             if name is not None:
                 for (taken_by,) in db.execute("SELECT id FROM source_connections WHERE name = ?", (name,)).fetchall():

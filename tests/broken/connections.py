@@ -39,6 +39,14 @@ class RegisterReplacesTheRow(InMemoryJobRepository):
         return super().register(source_connection_id, name)
 
 
+@caught_by("test_a_name_is_kept_as_plain_text", story=False)
+class NamesAreKeptAsTheyCome(InMemoryJobRepository):
+    def register(self, source_connection_id: UUID, name: str | None = None) -> SourceConnection:
+        super().register(source_connection_id, name)
+        self._names[source_connection_id] = name or self._names[source_connection_id]
+        return SourceConnection(source_connection_id, self._names[source_connection_id])
+
+
 @caught_by("test_another_name_renames")
 class FirstNameStays(InMemoryJobRepository):
     """A connection that has a name keeps it."""

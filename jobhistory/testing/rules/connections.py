@@ -49,6 +49,12 @@ class ConnectionRules(Rules):
         assert SourceConnection(CONNECTION, "sales") == repository.register(CONNECTION, "sales")
         assert SourceConnection(CONNECTION, "sales") in repository.connections()
 
+    def test_a_name_is_kept_as_plain_text(self, repository: JobRepository) -> None:
+        """A name of a subclass of str, such as an enum's, is its text."""
+        registered = repository.register(CONNECTION, JobStatus.RUNNING)
+        names = [registered.name, *(known.name for known in repository.connections() if known.id == CONNECTION)]
+        assert [("RUNNING", str)] * 2 == [(name, type(name)) for name in names]
+
     def test_a_taken_name_is_refused(self, repository: JobRepository) -> None:
         """A name belongs to one connection: NameTakenError says whose it is, and nothing changes."""
         repository.register(CONNECTION, "crm")

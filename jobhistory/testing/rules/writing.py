@@ -90,6 +90,9 @@ class AddRules(Rules):
             assert stored.id == refused.value.job_id
             assert DuplicateJobError is answer(repository.add, other, exclusive=True)
             assert DuplicateJobError is answer(repository.add_many, [other])
+            with pytest.raises(DuplicateJobError) as refused:
+                repository.add_many([job(2), attrs.evolve(other, id=job(2).id)])
+            assert job(2).id == refused.value.job_id
         assert before == snapshot(repository)
 
     def test_an_exclusive_add_is_refused_while_a_job_is_active(self, repository: JobRepository) -> None:
