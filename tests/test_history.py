@@ -1445,6 +1445,7 @@ STATED = {
     ("storage/sqlite.py", "time.sleep"),
     ("storage/postgres_connections.py", "time.monotonic"),
     ("storage/postgres_connections.py", "time.sleep"),
+    ("http/events.py", "asyncio.sleep"),
     ("storage/postgres.py", "time.monotonic"),
 }
 
