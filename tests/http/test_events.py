@@ -236,6 +236,8 @@ def test_the_page_hears_of_the_connections_that_its_reader_may_see(stage: Stage,
                 stream.frame()
                 history.enqueue(OTHERS)
                 job = history.enqueue(DOCS)
-                while "data" not in (fields := stream.frame()):
-                    pass
-                assert str(job.id) == fields["data"]
+                for _ in range(2):
+                    while "data" not in (fields := stream.frame()):
+                        pass
+                    assert str(job.id) == fields["data"]
+                    history.cancel(job.id)
