@@ -1438,6 +1438,8 @@ STATED = {
     # how tasks wait where a history's sleep is the default one
     ("aio.py", "time.sleep"),
     ("aio.py", "anyio.sleep"),
+    # how the reader of the feed rests where it failed
+    ("http/events.py", "asyncio.sleep"),
     # waiting for locks and commits of other processes, which no record shows
     ("storage/sqlite_connections.py", "time.monotonic"),
     ("storage/sqlite_connections.py", "time.sleep"),
@@ -1445,7 +1447,6 @@ STATED = {
     ("storage/sqlite.py", "time.sleep"),
     ("storage/postgres_connections.py", "time.monotonic"),
     ("storage/postgres_connections.py", "time.sleep"),
-    ("http/events.py", "asyncio.sleep"),
     ("storage/postgres.py", "time.monotonic"),
 }
 
