@@ -598,6 +598,20 @@ def test_who_waits_is_told_what_is_there_already_and_that_nothing_came(repositor
     assert not repository.wait_for_changes(repository.changes()[-1].token, 0.05)
 
 
+def test_the_latest_change_leaves_what_is_still_to_come(repository: PostgresJobRepository) -> None:
+    assert None is repository.latest_change()
+    repository.add_many([job(1), job(2, JobStatus.COMPLETED)])
+    first, last = repository.changes()
+    # Another test's transaction, under way on the same server, may hold it back for a moment.
+    while last.token != repository.latest_change():
+        assert repository.latest_change() in (None, last.token)
+
+    repository.delete_many([last.job.id])
+    assert first.token == repository.latest_change()
+    repository.add(job(3))
+    assert [job(3)] == [change.job for change in repository.changes(first.token)]
+
+
 def test_a_change_that_woke_nobody_is_found_soon(repository: PostgresJobRepository) -> None:
     repository._db._woken_at = 10**12
     with ThreadPoolExecutor(1) as thread:

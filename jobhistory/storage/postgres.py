@@ -288,6 +288,12 @@ SELECT f.base, pg_is_in_recovery(), pg_current_snapshot()::text, j.change, j.par
 FROM SCHEMA.feed AS f CROSS JOIN SCHEMA.jobs AS j
 WHERE (j.change, j.part) > (%s, %s) ORDER BY j.change, j.part LIMIT %s
 """
+# The newest that none can come before any more; what is later than it is still to come.
+_LATEST = """
+SELECT j.change, j.part FROM SCHEMA.feed AS f CROSS JOIN SCHEMA.jobs AS j
+WHERE j.change < f.base + pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+ORDER BY j.change DESC, j.part DESC LIMIT 1
+"""
 # Who writes here locks one of the tables before it has a number. In one reading: what ends meanwhile is in neither.
 _UNDER_WAY = """
 WITH locks AS MATERIALIZED (SELECT * FROM pg_locks)
@@ -566,6 +572,11 @@ class PostgresJobRepository:
     def close(self) -> None:
         self._db.close()
         self._readers.close()
+
+    def latest_change(self) -> str | None:
+        for change, part in self._db.read(_LATEST):
+            return f"{change}-{part}"
+        return None
 
     def wait_for_changes(self, after: str | None, timeout: float) -> bool:
         deadline = time.monotonic() + timeout
