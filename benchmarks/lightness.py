@@ -60,7 +60,7 @@ def memory(count: int, turns: int) -> Iterator[Case]:
         lambda: [history.get(id) for id in some],
         lambda: [by_id[id] for id in some],
     )
-    fresh = [pending(asked) for _ in range(turns)]
+    fresh = [pending(asked) for _ in range(8 * turns)]  # each takes microseconds
     mine, theirs = iter(fresh), iter([(job, attrs.astuple(job)) for job in fresh])
     yield Case(
         f"add to {count:,} in memory",
