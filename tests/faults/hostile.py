@@ -103,7 +103,7 @@ OBJECTS: list[Callable[[], Value]] = [
     lambda: (),
     dict,
     set,
-    lambda: (i for i in range(3)),
+    lambda: range(3),
     lambda: lambda: None,
     lambda: timedelta(days=-1),
     lambda: timedelta.max,
