@@ -347,7 +347,7 @@ def command_line_campaign(repository: SQLiteJobRepository, random: Random, size:
                 ).id
                 for _ in range(5)
             ]
-            history.fail(jobs[0], error=text(random), error_details={"a": text(random)})
+            history.fail(jobs[0], error=f"\x1b[31m{text(random)}", error_details={"\x07": text(random)})
         known = [*map(str, jobs), str(CONNECTION), str(OTHER), "döcs"]
         words = [*random.choice(COMMANDS), *(word(random, known) for _ in range(random.choice((0, 1, 1, 2, 3))))]
         before = state(repository)
