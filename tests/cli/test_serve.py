@@ -19,6 +19,7 @@ import pytest
 from jobhistory.history import JobHistory
 from tests.cli.command_line import CommandLine
 from tests.cli.test_transfer import CONNECTION, EXAMPLE
+from tests.workers import needed
 
 # The contract's own line, word for word.
 CURL = r"""curl "https://api.airweave.ai/v1/source-connections/550e8400-e29b-41d4-a716-446655440000/jobs?limit=10" \
@@ -55,6 +56,7 @@ def test_the_contracts_own_line_is_answered_with_its_example(cli: CommandLine, e
     with serving(cli, "--token-file", str(example)) as (url, line):
         assert "No --token-file" not in line
         words = shlex.split(CURL.replace("\\\n", "").replace("https://api.airweave.ai", url))
+        words[0] = needed("curl", "apt-get install curl")
         answer = subprocess.run([*words, "-s"], capture_output=True, text=True, check=True).stdout
 
     assert json.dumps(json.loads(EXAMPLE)) == json.dumps(json.loads(answer))

@@ -18,6 +18,7 @@ from typing import Any
 import attrs
 
 from tests.faults.processes import call
+from tests.workers import needed
 
 SOURCE = Path(__file__).with_name("shim.c")
 
@@ -55,7 +56,19 @@ def built() -> Path:
     library = Path(tempfile.gettempdir(), f"jobhistory-shim-{hashlib.sha256(text).hexdigest()[:16]}-{os.geteuid()}.so")
     if not library.exists():
         part = library.with_suffix(f".{os.getpid()}")
-        command = ["cc", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(part), str(SOURCE), "-ldl"]
+        command = [
+            needed("cc", "apt-get install gcc libc6-dev"),
+            "-shared",
+            "-fPIC",
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-o",
+            str(part),
+            str(SOURCE),
+            "-ldl",
+        ]
         subprocess.run(command, check=True)
         part.rename(library)
     return library

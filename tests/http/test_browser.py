@@ -17,6 +17,7 @@ from jobhistory.http import create_app
 from jobhistory.status import JobStatus
 from tests.http.serving import DOCS, DOCS_KEY, KEY, Stage
 from tests.http.test_page import HISTORY, HOSTILE, job_in
+from tests.workers import needed
 
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage")
 PATIENCE = 60
@@ -25,11 +26,11 @@ PATIENCE = 60
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     options = ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
+    options.binary_location = needed("chromium", "apt-get install chromium")
     for flag in (*FLAGS, "--window-size=1240,900", f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = Chrome(options, ChromeService("/usr/bin/chromedriver"))
+    browser = Chrome(options, ChromeService(needed("chromedriver", "apt-get install chromium-driver")))
     browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "Asia/Kathmandu"})
     yield browser
     browser.quit()
