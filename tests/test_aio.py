@@ -102,7 +102,7 @@ RENAMED = {"Run": "AsyncRun", "Reaper": "AsyncReaper", "Iterator[SyncJob]": "Asy
 
 
 def public(kind: type) -> dict[str, Any]:
-    return {name: value for name, value in vars(kind).items() if not name.startswith("_")}
+    return {name: getattr(kind, name) for name in dir(kind) if not name.startswith("_")}
 
 
 @pytest.mark.parametrize("name", sorted(public(JobHistory).keys() - NO_IO))
