@@ -202,8 +202,8 @@ def tap(request: pytest.FixtureRequest) -> Path:
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (home / "venv" / "bin" / "tap-jsonl").exists():
-            venv.create(home / "venv", clear=True, with_pip=True)
-            pip = [str(home / "venv" / "bin" / "python"), "-m", "pip", "install", "-q"]
+            venv.create(home / "venv", clear=True)
+            pip = [sys.executable, "-m", "pip", "--python", str(home / "venv"), "install", "-q", "--no-compile"]
             # What CI holds fast is for another environment.
             environment = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
             subprocess.run(

@@ -7,6 +7,7 @@ import os
 import platform
 import random
 import signal
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -273,12 +274,14 @@ def test_kills_across_four_workers_leave_no_job_active_and_no_wrong_outcome(
 def sync_until_lost(place: Place, parent: Worker) -> None:
     """A job each time it is told to, until that is lost."""
     history = opened(place)
+    pause = threading.Event()
     while parent.hear():
         run = history.track(CONNECTION, flush_interval=0.02, heartbeat_interval=0.05)
         with contextlib.suppress(LostJobError), run:
             parent.say(str(run.job.id))
             while True:
                 run.report(inserted=1)
+                pause.wait(0.001)
         lost = run._lost
         parent.say(f"LOST {lost.job_id} {lost.job == history.get(lost.job_id)}" if lost else "KEPT")
 

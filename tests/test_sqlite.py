@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -373,6 +374,39 @@ def test_a_file_that_was_replaced_is_not_taken_for_the_one_that_was_opened(
             call()
 
     assert before == path.read_bytes()
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_nothing_is_acknowledged_that_goes_to_a_log_without_a_name_and_closing_saves_it(
+    repository: SQLiteJobRepository, path: Path, *, another: bool
+) -> None:
+    repository.add(job(1))
+    log = path.with_name("history.db-wal")
+    log.unlink()
+    if another:
+        log.touch()
+    for write in (partial(repository.add, job(2)), partial(repository.replace, job(1).start(at=at(2)))):
+        with pytest.raises(StorageError, match=rf"lost its log, {log}: close the history everywhere") as refused:
+            write()
+        assert str(path) == refused.value.where
+
+    repository.close()
+    with closing(SQLiteJobRepository(path)) as again:
+        assert [job(1)] == again.list_jobs(CONNECTION)
+
+
+def test_who_opens_a_history_whose_log_was_taken_away_is_told_what_saves_it(
+    repository: SQLiteJobRepository, path: Path
+) -> None:
+    repository.add(job(1))
+    path.with_name("history.db-wal").unlink()
+    told = pytest.raises(StorageError, match="if its -wal was taken away, close the history everywhere")
+    with closing(SQLiteJobRepository(path)) as other, told:
+        other.list_jobs(CONNECTION)
+
+    repository.close()
+    with closing(SQLiteJobRepository(path)) as again:
+        assert [job(1)] == again.list_jobs(CONNECTION)
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])

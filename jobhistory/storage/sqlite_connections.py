@@ -22,6 +22,10 @@ _WAYS_OUT = {  # by the extended result code, else by the primary one
     sqlite3.SQLITE_CORRUPT: "the file is damaged: restore a backup (https://www.sqlite.org/recovery.html)",
     sqlite3.SQLITE_FULL: "the disk is full: make room and try again",
     sqlite3.SQLITE_IOERR: "the disk failed: see the system's log",
+    sqlite3.SQLITE_IOERR_SHORT_READ: (
+        "the file or its log is shorter than it was: if its -wal was taken away, close the history everywhere, "
+        "which saves what that held"
+    ),
     sqlite3.SQLITE_IOERR_SHMSIZE: "no room for its index, of 32 KiB: the disk is full, make room and try again",
     sqlite3.SQLITE_NOTADB: "the file is no SQLite database: give another path",
     sqlite3.SQLITE_PERM: "check the file's permissions",
@@ -45,6 +49,7 @@ class Connections:
 
     def __init__(self, path: str, connect: Callable[[], sqlite3.Connection], timeout: float) -> None:
         self._path = path
+        self._wal = f"{path}-wal"
         self._connect = connect
         self._timeout = timeout
         self._translated = _Translated(path)
@@ -135,10 +140,11 @@ class Connections:
     def _connection(self) -> sqlite3.Connection:
         if self._closed:
             raise StorageError(self._path, "is closed: open it anew")
-        self._require_in_place()
         slot: _Slot = self._local.slot
+        self._require_in_place()
         if slot.connection is None:
             slot.connection = self._patiently(self._connect)
+        self._require_log(slot)
         return slot.connection
 
     def _require_in_place(self) -> None:
@@ -155,6 +161,27 @@ class Connections:
             self._file = file
         elif self._file != file:
             raise StorageError(self._path, "was replaced by another file: open the history anew")
+
+    def _require_log(self, slot: _Slot) -> None:
+        """Likewise with a log, before a write: a read would be dearer by a tenth.
+
+        SQLite takes no log away while a connection is open. Who closes the last one copies what the log holds into
+        the file, though the log has no name any more; who is killed before loses it.
+        """
+        log = self._log()
+        if slot.log is None:  # as long as the file has none
+            slot.log = log
+        elif slot.log != log:
+            reason = f"lost its log, {self._wal}: close the history everywhere, which saves what that held"
+            raise StorageError(self._path, f"{reason}, and open it anew")
+
+    def _log(self) -> tuple[int, int] | None:
+        """Which file the log is, None where there is none."""
+        try:
+            status = os.stat(self._wal)  # noqa: PTH116  as for the file
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     def _patiently(self, attempt: Callable[[], Any]) -> Any:  # noqa: ANN401  what the attempt gives
         return patiently(attempt, self._timeout)
@@ -197,12 +224,14 @@ class _Slot:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.connection: sqlite3.Connection | None = None
+        self.log: tuple[int, int] | None = None
+        """The log that the connection writes to, once there is one."""
 
     def close(self) -> None:
         with self.lock:
             if self.connection is not None:
                 self.connection.close()
-                self.connection = None
+                self.connection = self.log = None
 
     # Holding the lock: no fork happens while SQLite closes a file, with mutexes of its own held.
     __del__ = close

@@ -182,4 +182,4 @@ def test_a_history_that_never_waits_for_its_disk_is_caught(folder: Path, seed: i
 
 
 def test_a_relaxed_history_that_says_it_is_full_is_caught(folder: Path, seed: int) -> None:
-    assert any(lose_power(folder, 20, seed + each, synchronous="NORMAL").acknowledged for each in range(10))
+    assert any(lose_power(folder, 60, seed + each, synchronous="NORMAL").acknowledged for each in range(10))

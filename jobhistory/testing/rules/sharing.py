@@ -104,8 +104,9 @@ class RaceRules(Rules):
             page: list[Change] = []
             token, finished = None, 0
             while (page or finished < _THREADS) and len(told) < 100 * len(everything):
-                # Looked at before the feed is read: what was written by then must be told.
-                finished += writing.acquire(blocking=False)
+                # Looked at before the feed is read: what was written by then must be told. Who is told of nothing
+                # leaves the processor to the writers for a moment.
+                finished += writing.acquire(timeout=0 if page else 0.0005)
                 page = repository.changes(token, limit=7)
                 told.extend(change.job for change in page)
                 token = page[-1].token if page else token
