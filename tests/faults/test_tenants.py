@@ -10,6 +10,7 @@ import base64
 import random
 import re
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection, HTTPResponse
@@ -79,12 +80,13 @@ class World:
         self.dice = dice
         self.tenants: list[Tenant] = []
         self.jobs: dict[UUID, list[UUID]] = {}
-        self.owners: dict[bytes, Tenant] = {}
+        # The start of an id is a millisecond, which may be several tenants'.
+        self.owners: defaultdict[bytes, list[Tenant]] = defaultdict(list)
         self.cancelled: set[UUID] = set()
         for n in range(TENANTS):
             tenant = Tenant(f"key-{dice.getrandbits(64):x}", f"secret-{dice.getrandbits(48):012x}", [])
             self.tenants.append(tenant)
-            self.owners[tenant.mark.encode()] = tenant
+            self.owners[tenant.mark.encode()].append(tenant)
             for m in range(CONNECTIONS):
                 id = UUID(int=dice.getrandbits(128))
                 tenant.connections.append(id)
@@ -102,7 +104,8 @@ class World:
         return self.history.fail(job.id, error=f"{tenant.mark} failed", error_details={tenant.mark: [tenant.mark]})
 
     def own(self, tenant: Tenant, id: UUID) -> None:
-        self.owners[str(id).encode()] = self.owners[str(id)[:13].encode()] = tenant
+        for mark in (str(id), str(id)[:13]):
+            self.owners[mark.encode()].append(tenant)
 
     def note(self, tenant: Tenant, connection: UUID, job: SyncJob) -> None:
         self.jobs[connection].append(job.id)
@@ -115,7 +118,7 @@ class World:
     def is_foreign(self, tenant: Tenant, mark: bytes) -> bool:
         if mark.startswith(b"AQ"):
             mark = str(UUID(bytes=base64.urlsafe_b64decode(mark)[1:17])).encode()
-        return self.owners.get(mark, tenant) is not tenant
+        return mark in self.owners and tenant not in self.owners[mark]
 
     def foreign(self, tenant: Tenant, text: bytes) -> set[bytes]:
         """What there is of other tenants in a text."""
