@@ -260,6 +260,34 @@ class TellsLatestChange(Protocol):
         ...
 
 
+@attrs.frozen
+class JSONPage:
+    """A page of jobs as a JSON array in the wire form, compact; how many they are, and where the last one stands."""
+
+    json: str
+    count: int
+    last: Position
+
+
+@runtime_checkable
+class ListsAsJSON(Protocol):
+    """An optional ability: to give a page as JSON, without a record of each job."""
+
+    def list_jobs_json(
+        self,
+        source_connection_id: UUID,
+        *,
+        limit: int = 100,
+        before: Position | None = None,
+        statuses: Iterable[JobStatus] | None = None,
+    ) -> JSONPage | None:
+        """What json.dumps gives for the `to_dict` of the jobs of `list_jobs`, to the letter; None: ask for those.
+
+        None where there are none, and where the page holds what only records tell rightly.
+        """
+        ...
+
+
 @runtime_checkable
 class BacksUp(Protocol):
     """An optional ability: to copy the whole history while others write to it."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -10,7 +11,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from uuid import UUID
 import attrs
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from jobhistory.errors import (
     ActiveJobExistsError,
@@ -1145,6 +1147,71 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SQLiteJobReposi
         SQLiteJobRepository(tmp_path_factory.mktemp("shared") / "history.db", durability="relaxed")
     ) as repository:
         yield repository
+
+
+def as_json(jobs: Iterable[SyncJob]) -> str:
+    return json.dumps([job.to_dict() for job in jobs], ensure_ascii=False, separators=(",", ":"))
+
+
+# What a Run measures, and what SQLite cannot write as Python does.
+durations = st.integers(1000, 10**13).map(lambda microseconds: microseconds / 10**6) | strategies.durations()
+
+
+@given(
+    drawn=st.lists(st.tuples(strategies.jobs(), durations), max_size=5, unique_by=lambda pair: pair[0].id),
+    limit=st.integers(1, 6),
+    statuses=strategies.status_filters(),
+    before=st.none() | st.builds(Position, strategies.timestamps(), strategies.ids()),
+)
+def test_a_page_as_json_is_its_records_as_json(
+    shared: SQLiteJobRepository,
+    drawn: list[tuple[SyncJob, float]],
+    limit: int,
+    statuses: frozenset[JobStatus] | None,
+    before: Position | None,
+) -> None:
+    shared.register(CONNECTION)
+    shared.add_many(
+        attrs.evolve(
+            job,
+            source_connection_id=CONNECTION,
+            duration_seconds=None if job.duration_seconds is None else duration,
+            error_details=job.error_details,
+            metadata=None,
+        )
+        for job, duration in drawn
+    )
+    listed = shared.list_jobs(CONNECTION, limit=limit, before=before, statuses=statuses)
+    page = shared.list_jobs_json(CONNECTION, limit=limit, before=before, statuses=statuses)
+    with closing(foreign(Path(shared.path), "DELETE FROM jobs")):
+        pass
+
+    lasted = [job.duration_seconds for job in listed if job.duration_seconds]
+    if page is not None:
+        assert (as_json(listed), len(listed), Position.of(listed[-1])) == (page.json, page.count, page.last)
+    else:
+        assert not listed or not all(0.001 <= seconds <= 10**7 and seconds == round(seconds, 6) for seconds in lasted)
+
+
+def test_a_page_that_only_records_tell_rightly_is_left_to_them(repository: SQLiteJobRepository) -> None:
+    assert None is repository.list_jobs_json(CONNECTION), "it has no jobs, or was not looked up yet"
+    for n, seconds in enumerate((0.1 + 0.2, 1e-7, 1e16, 5e-324), 1):
+        repository.add(attrs.evolve(job(n, JobStatus.COMPLETED), duration_seconds=seconds, error_details={"n": n}))
+        assert n == len(repository.list_jobs(CONNECTION))
+        assert None is repository.list_jobs_json(CONNECTION, limit=1)
+
+
+@pytest.mark.parametrize("spoilt", ["error = CAST(x'ff' AS TEXT)", "created_at = '2024-13-01T00:00:00.000000Z'"])
+def test_a_page_that_another_program_spoilt_is_left_to_its_records(
+    repository: SQLiteJobRepository, path: Path, spoilt: str
+) -> None:
+    repository.add(job(1, JobStatus.FAILED))
+    assert 1 == len(repository.list_jobs(CONNECTION))
+    assert repository.list_jobs_json(CONNECTION)
+    with closing(foreign(path, f"UPDATE jobs SET {spoilt}")):  # noqa: S608  one of the above
+        pass
+
+    assert None is repository.list_jobs_json(CONNECTION)
 
 
 def exactly(value: object) -> object:

@@ -9,6 +9,7 @@ acting.py     cancel, reap
 transfer.py   import, export
 serve.py      serve
 upkeep.py     backup, check
+completion.py completion
 exec.py       exec
 live.py       its line at the foot of the terminal
 demo.py       demo

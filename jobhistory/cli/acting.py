@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from jobhistory.cli.completion import job_words
 from jobhistory.cli.database import Database, find_job
 from jobhistory.cli.reading import as_json
 from jobhistory.cli.render import json_text, label, visible
@@ -16,10 +17,11 @@ from jobhistory.times import span
 
 
 @click.command()
-@click.argument("job")
+@click.argument("job", shell_complete=job_words)
 @click.option("--reason", metavar="TEXT", help="Kept as the job's error, where it ends at once.")
+@as_json
 @click.pass_obj
-def cancel(database: Database, *, job: str, reason: str | None) -> None:
+def cancel(database: Database, *, job: str, reason: str | None, as_json: bool) -> None:
     """Stop a JOB, and say what became of it.
 
     One that waits is CANCELLED at once. One that runs is CANCELLING: its worker is asked to stop, sees it
@@ -33,7 +35,10 @@ def cancel(database: Database, *, job: str, reason: str | None) -> None:
         except InvalidTransitionError as error:
             message = f"job {error.job_id} is {error.status} already: a finished job never changes"
             raise click.ClickException(message) from error
-    click.echo(f"Job {after.id} {_fate(after, is_news=after != before)}")
+    if as_json:
+        click.echo(json_text(after.to_dict(), indent=2))
+    else:
+        click.echo(f"Job {after.id} {_fate(after, is_news=after != before)}")
     if reason is not None and (after == before or after.is_active):
         click.echo("The reason is not kept: only a job that ends at once has a place for it.", err=True)
 

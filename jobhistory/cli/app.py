@@ -6,14 +6,14 @@ import errno
 import io
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 from jobhistory.cli import INTERRUPTED
 from jobhistory.cli.acting import cancel, reap
-from jobhistory.cli.database import VARIABLE, BadInputError, Database, NotFoundError, data_folder
+from jobhistory.cli.completion import completion
+from jobhistory.cli.database import VARIABLE, BadInputError, Database, NotFoundError, standard_file
 from jobhistory.cli.demo import demo
 from jobhistory.cli.exec import exec_
 from jobhistory.cli.reading import connections, list_, show
@@ -35,6 +35,16 @@ _EXIT_CODES = {
 }
 
 
+_EXAMPLES = [
+    ("jobhistory list docs --limit 5", "the newest jobs of the connection docs"),
+    ("jobhistory list --status failed", "what failed lately, anywhere"),
+    ("jobhistory show 0192f0c1", "one job's story, by the start of its id"),
+    ("jobhistory list docs --json", "for programs: as the HTTP API has it"),
+    ("jobhistory exec docs -- ./sync.sh", "run a command as a job"),
+    ("jobhistory COMMAND --help", "all about a command"),
+]
+
+
 class Commands(click.Group):
     """A group that says where its history is and what its exit codes mean, and that shows no traceback."""
 
@@ -50,11 +60,13 @@ class Commands(click.Group):
             raise _in_one_line(error) from error
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Say which history is used, and what the exit codes mean."""
+        """Show how it is used, and say which history that is, and what the exit codes mean."""
         del ctx
+        with formatter.section("Examples"):
+            formatter.write_dl(_EXAMPLES, col_max=40)
         with formatter.section("The history"):
             stands = "which is set" if os.environ.get(VARIABLE) else "not set"
-            for word, place in (("first", "--db"), ("else", f"{VARIABLE} ({stands})"), ("else", str(_standard()))):
+            for word, place in (("first", "--db"), ("else", f"{VARIABLE} ({stands})"), ("else", str(standard_file()))):
                 formatter.write(f"  {word:<5}  {visible(place)}\n")  # unbroken, to be copied
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(code), meaning) for code, meaning in _EXIT_CODES.items()])
@@ -67,14 +79,16 @@ class Commands(click.Group):
 def app(context: click.Context, *, db: str | None) -> None:
     """What ran, newest first; what runs now; why it failed: the history of data syncs.
 
-    A CONNECTION is given by its id, the start of its id, or its name.
+    A CONNECTION is given by its id, the start of its id, or its name; a JOB by its id, or the start of a recent
+    one's. What a command found goes to standard output, what it has to say about it to standard error.
+    `jobhistory completion` makes a shell complete them all.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if os.environ.get("NO_COLOR"):
         context.color = False
-    context.obj = Database(db or os.environ.get(VARIABLE) or str(_standard()), given=bool(db))
+    context.obj = Database.chosen(db)
 
 
 def _in_one_line(error: Exception) -> click.ClickException:
@@ -88,9 +102,6 @@ def _in_one_line(error: Exception) -> click.ClickException:
             return click.ClickException(message)
 
 
-def _standard() -> Path:
-    return data_folder() / "history.db"
-
-
 for command in (list_, show, watch, connections, cancel, reap, import_, export, backup, check, serve, exec_, demo):
     app.add_command(command)
+app.add_command(completion)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from pathlib import Path
+from typing import Self
 
 import attrs
 import click
@@ -12,7 +14,7 @@ import platformdirs
 
 import jobhistory
 from jobhistory.cli.render import visible
-from jobhistory.errors import InvalidIdError
+from jobhistory.errors import InvalidIdError, JobNotFoundError
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
 from jobhistory.repository import SourceConnection
@@ -23,6 +25,7 @@ VARIABLE = "JOBHISTORY_URL"
 _START = re.compile(r"[0-9a-f]{8}[0-9a-f-]{0,27}", re.ASCII | re.IGNORECASE)
 # Of each connection, and of all together: what is read takes a quarter of a second.
 _SEARCHED, _SEARCHED_IN_ALL = 100, 20_000
+_NEAR = 0.85
 
 
 class NotFoundError(click.ClickException):
@@ -43,6 +46,11 @@ class Database:
 
     url: str
     given: bool = True
+
+    @classmethod
+    def chosen(cls, url: str | None) -> Self:
+        """The one that the command line names, else the environment, else the user's own."""
+        return cls(url or os.environ.get(VARIABLE) or str(standard_file()), given=bool(url))
 
     def read(self) -> JobHistory:
         """The history, which must be there: nothing is made by looking. Raises NotFoundError, and as `write`."""
@@ -76,6 +84,11 @@ class Database:
             raise BadInputError(visible(str(error))) from None
 
 
+def standard_file() -> Path:
+    """The history of who names none."""
+    return data_folder() / "history.db"
+
+
 def data_folder() -> Path:
     """Where histories are kept that the user gave no place to."""
     return platformdirs.user_data_path("jobhistory", appauthor=False)
@@ -106,6 +119,11 @@ def find_job(history: JobHistory, text: str) -> SyncJob:
     """The job with this id, or the recent one whose id starts so. Raises NotFoundError, JobNotFoundError."""
     try:
         return history.get(text)
+    except JobNotFoundError as error:
+        if any(connection.id == error.job_id for connection in history.connections()):
+            message = f"no job, but a connection: `jobhistory list {error.job_id}` shows its jobs"
+            raise NotFoundError(message) from None
+        raise
     except InvalidIdError:
         if not _START.fullmatch(text):
             message = f"no job {visible(text)}: give its id, or the start of it as `jobhistory list` shows it"
@@ -118,8 +136,9 @@ def find_job(history: JobHistory, text: str) -> SyncJob:
     if matches:
         message = f"several jobs start with {text}, {matches[0].id} and {matches[1].id} among them: give more of it"
     else:
-        message = (
-            f"no job starts with {text} among the newest {searched} of any connection: give the whole id, "
-            "as `jobhistory list --json` has it"
-        )
+        starts = {str(job.id)[: len(text)]: job.id for jobs in recent for job in jobs}
+        near = [str(starts[start]) for start in difflib.get_close_matches(text.lower(), starts, cutoff=_NEAR)]
+        whole = "give the whole id, as `jobhistory list --json` has it"
+        way_out = f"did you mean {' or '.join(near)}?" if near else whole
+        message = f"no job starts with {text} among the newest {searched} of any connection: {way_out}"
     raise NotFoundError(message)

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import click
 
+from jobhistory.cli.completion import connection_words
 from jobhistory.cli.database import Database, NotFoundError, find_connection
 from jobhistory.cli.live import LiveLine
 from jobhistory.cli.render import label, visible
@@ -112,7 +113,7 @@ def _metadata(_context: click.Context, _option: click.Parameter, pairs: tuple[st
 
 
 @click.command("exec", cls=_Command)
-@click.argument("connection")
+@click.argument("connection", shell_complete=connection_words)
 @click.option("--name", help="Give CONNECTION this name.")
 @click.option("--exclusive", is_flag=True, help="Refuse to run while CONNECTION has a job that is not finished.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Stop the command after that long; its job FAILED.")

@@ -7,6 +7,7 @@ from itertools import chain
 
 import click
 
+from jobhistory.cli.completion import connection_words, job_words
 from jobhistory.cli.database import Database, find_connection, find_job
 from jobhistory.cli.render import json_text, label, show_connections, show_jobs, show_story
 from jobhistory.history import JobHistory
@@ -18,7 +19,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON inste
 
 
 @click.command("list")
-@click.argument("connection", required=False)
+@click.argument("connection", required=False, shell_complete=connection_words)
 @click.option("--active", is_flag=True, help="Only jobs that are not finished: what runs, and what waits.")
 @click.option(
     "--status",
@@ -106,7 +107,7 @@ def _newest_of_all(history: JobHistory, limit: int, statuses: frozenset[JobStatu
 
 
 @click.command()
-@click.argument("job")
+@click.argument("job", shell_complete=job_words)
 @as_json
 @click.pass_obj
 def show(database: Database, *, job: str, as_json: bool) -> None:
@@ -151,10 +152,13 @@ def connections(context: click.Context, *, as_json: bool) -> None:
 
 
 @connections.command()
-@click.argument("connection")
+@click.argument("connection", shell_complete=connection_words)
 @click.argument("name")
+@as_json
 @click.pass_obj
-def rename(database: Database, *, connection: str, name: str) -> None:
+def rename(database: Database, *, connection: str, name: str, as_json: bool) -> None:
     """Give CONNECTION, an id or a name, the name NAME; no two share one."""
     with database.read() as history:
-        history.register(find_connection(history, connection).id, name)
+        renamed = history.register(find_connection(history, connection).id, name)
+    if as_json:
+        click.echo(json_text({"id": str(renamed.id), "name": renamed.name}, indent=2))

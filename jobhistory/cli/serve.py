@@ -30,11 +30,11 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 )
 @click.pass_obj
 def serve(database: Database, *, host: str, port: int, token_file: Path | None) -> None:
-    """Serve the history over HTTP, and a page to look at, until Ctrl-C.
+    """Serve the history over HTTP, with a page to look at.
 
-    Each line of the token file holds a key, for all connections or for those whose ids stand behind it.
-    Clients send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`; the page asks for it. Without a token
-    file everybody who reaches the port may see, run and cancel jobs: so only this machine does.
+    It serves until Ctrl-C. Each line of the token file holds a key, for all connections or for those whose ids
+    stand behind it. Clients send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`; the page asks for it.
+    Without a token file everybody who reaches the port may see, run and cancel jobs: so only this machine does.
     """
     try:
         from jobhistory.http.server import Server

@@ -23,7 +23,9 @@ from uuid import UUID
 import attrs
 import click
 
+from jobhistory.cli.completion import connection_words
 from jobhistory.cli.database import Database, find_connection
+from jobhistory.cli.reading import as_json
 from jobhistory.cli.render import TIMES, json_text, visible
 from jobhistory.errors import DuplicateJobError, InvalidIdError, InvalidJobError, NameTakenError
 from jobhistory.history import JobHistory
@@ -53,9 +55,15 @@ _NAIVE_TIME = re.compile(r"[\d-]+T[\d:.]+", re.ASCII)
 
 @click.command("import")
 @click.argument("file", type=click.File("rb"))
-@click.option("--connection", metavar="CONNECTION", help="Whose jobs they are, where a row does not say.")
+@click.option(
+    "--connection",
+    metavar="CONNECTION",
+    shell_complete=connection_words,
+    help="Whose jobs they are, where a row does not say.",
+)
+@as_json
 @click.pass_obj
-def import_(database: Database, *, file: BinaryIO, connection: str | None) -> None:
+def import_(database: Database, *, file: BinaryIO, connection: str | None, as_json: bool) -> None:
     """Add the jobs in FILE to the history.
 
     FILE, or standard input for -, holds a JSON array of jobs, or one job on each line; newest first, as the API
@@ -75,13 +83,15 @@ def import_(database: Database, *, file: BinaryIO, connection: str | None) -> No
         finally:
             if importer.left_out:
                 _say(f"left out of the rows: {', '.join(importer.left_out)}")
-            click.echo(f"Imported {_many(importer.imported, 'job')}, refused {_many(importer.refused, 'row')}.")
+            counts = {"imported": importer.imported, "refused": importer.refused}
+            said = f"Imported {_many(importer.imported, 'job')}, refused {_many(importer.refused, 'row')}."
+            click.echo(json_text(counts, indent=2) if as_json else said)
     if importer.refused:
         raise click.exceptions.Exit(REFUSED)
 
 
 @click.command()
-@click.argument("connections", metavar="[CONNECTION]...", nargs=-1)
+@click.argument("connections", metavar="[CONNECTION]...", nargs=-1, shell_complete=connection_words)
 @click.option("-o", "--output", metavar="FILE", default="-", help="Write to FILE; it is replaced once all is written.")
 @click.pass_obj
 def export(database: Database, *, connections: tuple[str, ...], output: str) -> None:

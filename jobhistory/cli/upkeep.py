@@ -19,8 +19,9 @@ WRONG = 5
 
 @click.command()
 @click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
+@as_json
 @click.pass_obj
-def backup(database: Database, *, destination: Path) -> None:
+def backup(database: Database, *, destination: Path, as_json: bool) -> None:
     """Copy the history to a new file, DEST.
 
     Others may write meanwhile: the copy is the history as it was at one moment. It is verified, and readable by
@@ -32,7 +33,11 @@ def backup(database: Database, *, destination: Path) -> None:
             message = f"{visible(database.url)} cannot be backed up: use its own tools, or `jobhistory export`"
             raise BadInputError(message)
         history.repository.backup(destination)
-    click.echo(f"Backed up to {visible(str(destination))}: {destination.stat().st_size:,} bytes, verified.")
+    size = destination.stat().st_size
+    if as_json:
+        click.echo(json_text({"file": str(destination), "bytes": size}, indent=2))
+    else:
+        click.echo(f"Backed up to {visible(str(destination))}: {size:,} bytes, verified.")
 
 
 @click.command()
@@ -45,11 +50,11 @@ def backup(database: Database, *, destination: Path) -> None:
 @as_json
 @click.pass_obj
 def check(database: Database, *, set_aside: Path | None, as_json: bool) -> None:
-    """Look whether the history is sound, and say what to do where it is not.
+    """Look whether the history is sound.
 
-    Looked at are the file, each job in it (another program may have written what is none), SQLite's release and
-    its known defects, durability, permissions and the filesystem. What is wrong is an error, and the exit code is
-    5; what endangers the history is a warning. It reads all there is.
+    It says what is not, and what to do about it. Looked at are the file, each job in it (another program may have
+    written what is none), SQLite's release and its known defects, durability, permissions and the filesystem. What
+    is wrong is an error, and the exit code is 5; what endangers the history is a warning. It reads all there is.
     """
     with database.read() as history:
         if not isinstance(history.repository, Checks):

@@ -11,6 +11,7 @@ from uuid import UUID
 import attrs
 import click
 
+from jobhistory.cli.completion import connection_words
 from jobhistory.cli.database import Database, find_connection
 from jobhistory.cli.render import (
     COUNT_SIGNS,
@@ -50,14 +51,15 @@ _FREE_WORDS = ("connection", "worker", "error")
 
 
 @click.command()
-@click.argument("connection", required=False)
+@click.argument("connection", required=False, shell_complete=connection_words)
 @click.pass_obj
 def watch(database: Database, *, connection: str | None) -> None:
-    """Watch what runs now, newest first, until Ctrl-C (exit code 130).
+    """Watch what runs now, newest first.
 
-    On a terminal it is a table that keeps itself up to date; jobs that end leave a line above it. Anything
-    else gets a heading and a line for each job that runs, then a line for each change of any job, with whole
-    ids and UTC, where no field but the last three, connection, worker and error, holds a space.
+    It goes on until Ctrl-C, which is exit code 130. On a terminal it is a table that keeps itself up to date; jobs
+    that end leave a line above it. Anything else gets a heading and a line for each job that runs, then a line
+    for each change of any job, with whole ids and UTC, where no field but the last three, connection, worker and
+    error, holds a space.
 
     The rate is that of all four counts together, between the last two times they moved; it falls while they
     stand still. Silent is the time since the worker's last sign of life.

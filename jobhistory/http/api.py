@@ -19,9 +19,9 @@ from jobhistory.http.problems import NO_CONNECTION, NO_JOB
 from jobhistory.http.route import Route
 from jobhistory.http.schema import After, Before, ConnectionId, Exclusive, JobId, LastEventId, Limit, Statuses, problems
 from jobhistory.http.service import Service
-from jobhistory.http.wire import connections_json, job_json, jobs_json, kept
+from jobhistory.http.wire import connections_json, job_json, kept, page_of
 from jobhistory.job import SyncJob
-from jobhistory.repository import Change, Cursor, position_of
+from jobhistory.repository import Change, position_of
 
 
 def create_router(
@@ -160,14 +160,14 @@ class Api:
         position_of(before, source_connection_id, statuses)
         if not await self.service.allows(request.state.key, source_connection_id):
             raise SourceConnectionNotFoundError(source_connection_id)
-        jobs = await self.service.call(
-            self._history.list_jobs, source_connection_id, limit=limit, before=before, statuses=statuses
+        page, following = await self.service.call(
+            page_of, self._history, source_connection_id, limit=limit, before=before, statuses=statuses
         )
         headers = {}
-        if len(jobs) == limit:
+        if following:
             given = [("limit", str(limit)), *(("status", each) for each in sorted(statuses or ()))]
-            headers = _next(request, [*given, ("before", str(Cursor.after(jobs[-1], statuses)))])
-        return kept(request, jobs_json(jobs), headers)
+            headers = _next(request, [*given, ("before", str(following))])
+        return kept(request, page, headers)
 
     async def run(
         self, *, request: Request, source_connection_id: ConnectionId, exclusive: Exclusive = False

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from jobhistory.errors import (
     ActiveJobExistsError,
+    InvalidCursorError,
     InvalidTransitionError,
     JobHistoryError,
     JobNotFoundError,
@@ -23,6 +24,12 @@ from jobhistory.errors import (
 # One sentence for what is missing and for what is somebody else's, whatever the id: nobody learns which it is.
 NO_CONNECTION = "Source connection with the specified ID does not exist"
 NO_JOB = "Sync job with the specified ID does not exist"
+_SAID = {
+    SourceConnectionNotFoundError: (404, NO_CONNECTION),
+    JobNotFoundError: (404, NO_JOB),
+    # Its own words name the list that it belongs to, which may be somebody else's.
+    InvalidCursorError: (422, "cursor is none of this list's: take it from the page before"),
+}
 SERVICE_UNAVAILABLE = 503
 _log = logging.getLogger("jobhistory")
 
@@ -54,10 +61,8 @@ def meaning(error: Exception) -> tuple[int, str]:
         case RequestValidationError():
             # Our own sentence where a check of ours refused.
             return 422, "; ".join(str(each.get("ctx", {}).get("error", each["msg"])) for each in error.errors())
-        case SourceConnectionNotFoundError():
-            return 404, NO_CONNECTION
-        case JobNotFoundError():
-            return 404, NO_JOB
+        case SourceConnectionNotFoundError() | JobNotFoundError() | InvalidCursorError():
+            return _SAID[type(error)]
         case InvalidTransitionError():
             return 409, f"Sync job is {error.status} already: a finished job never changes"
         case ActiveJobExistsError():

@@ -6,12 +6,15 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from hashlib import blake2b
+from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
-from jobhistory.repository import SourceConnection
+from jobhistory.repository import Cursor, JSONPage, ListsAsJSON, Position, SourceConnection, position_of
+from jobhistory.status import JobStatus
 from jobhistory.times import to_wire
 
 KEPT = {"Cache-Control": "private, no-cache", "Vary": "Authorization, X-API-Key"}
@@ -37,6 +40,30 @@ def job_json(job: SyncJob) -> str:
 def jobs_json(jobs: Iterable[SyncJob]) -> str:
     """A bare array."""
     return f"[{','.join(map(job_json, jobs))}]"
+
+
+def page_of(
+    history: JobHistory,
+    source_connection_id: UUID,
+    *,
+    limit: int,
+    before: Cursor | None,
+    statuses: frozenset[JobStatus] | None,
+) -> tuple[str, Cursor | None]:
+    """A page of a list as a bare array, and where the next one begins, if there may be one.
+
+    Straight from the storage where it can do that; else by way of the records. Raises as JobHistory.list_jobs.
+    """
+    page = None
+    if isinstance(history.repository, ListsAsJSON):
+        position = position_of(before, source_connection_id, statuses)
+        page = history.repository.list_jobs_json(source_connection_id, limit=limit, before=position, statuses=statuses)
+    if page is None:
+        jobs = history.list_jobs(source_connection_id, limit=limit, before=before, statuses=statuses)
+        if not jobs:
+            return "[]", None
+        page = JSONPage(jobs_json(jobs), len(jobs), Position.of(jobs[-1]))
+    return page.json, Cursor(source_connection_id, page.last, statuses) if page.count == limit else None
 
 
 def connections_json(newest: Iterable[tuple[SourceConnection, SyncJob | None]]) -> str:

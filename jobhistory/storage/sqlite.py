@@ -31,10 +31,11 @@ from jobhistory.errors import (
     StorageError,
 )
 from jobhistory.ids import check_id
-from jobhistory.job import COLUMNS, SyncJob
+from jobhistory.job import COLUMNS, WIRE_FIELDS, SyncJob
 from jobhistory.repository import (
     Change,
     Finding,
+    JSONPage,
     Position,
     SourceConnection,
     check_active_statuses,
@@ -264,9 +265,10 @@ _ACTIVE_OF_CONNECTION = f"SELECT id FROM jobs WHERE connection = ? AND {_ACTIVE}
 _ORDER = "ORDER BY created_at DESC, id DESC LIMIT :limit"
 _BEHIND = "AND (j.created_at, j.id) < (:created_at, :id)"
 _PAGE = f"""
-SELECT NULL AS source_connection_id, {_ROW} FROM jobs AS j
+SELECT {{columns}} FROM jobs AS j
 WHERE connection = :connection {{filter}} {_ORDER}
 """
+_RECORDS = f"NULL AS source_connection_id, {_ROW}"
 _ACTIVE_PAGE = f"""
 {_JOBS}
 WHERE j.{_ACTIVE} AND j.status = '{{status}}' {_BEHIND}
@@ -293,20 +295,75 @@ _CHANGED = "SELECT 1 FROM jobs WHERE change > ? LIMIT 1"
 
 
 @functools.cache
-def _page(statuses: frozenset[JobStatus] | None, first: bool) -> str:  # noqa: FBT001  keywords cost a cache more
+def _page(statuses: frozenset[JobStatus] | None, first: bool, columns: str = _RECORDS) -> str:  # noqa: FBT001  keywords cost a cache more
     """One connection's page. COMPLETED jobs are the bulk, found by reading past the others."""
     if statuses is None:
         # The page that everybody reads: to compare each row with a place costs a twentieth.
-        return _PAGE.format(filter="" if first else _BEHIND)
+        return _PAGE.format(columns=columns, filter="" if first else _BEHIND)
     if not statuses or JobStatus.COMPLETED in statuses:
-        return _PAGE.format(filter=f"{_BEHIND} AND status IN ({', '.join(map(repr, map(str, sorted(statuses))))})")
+        among = f"{_BEHIND} AND status IN ({', '.join(map(repr, map(str, sorted(statuses))))})"
+        return _PAGE.format(columns=columns, filter=among)
     each = (f"{_BEHIND} AND status = '{status}' AND status <> 'COMPLETED'" for status in sorted(statuses))
-    return _merged(_PAGE.format(filter=one) for one in each)
+    return _merged(_PAGE.format(columns=columns, filter=one) for one in each)
 
 
 @functools.cache
 def _active_page(statuses: frozenset[JobStatus]) -> str:
     return _merged(_ACTIVE_PAGE.format(status=status) for status in sorted(statuses))
+
+
+# A page as one row: its JSON, how many jobs it has, where the last one stands, and whether it is exact.
+#
+# Each row of a result lets other threads take Python's lock, and waits for it: where many are served, that costs
+# more than reading it. Here a page is one row, and its text is made without the lock. SQLite writes what json.dumps
+# writes, but for floats, of which it writes 15 digits: so it is exact where each duration is one of whole
+# microseconds, as a Run's are, and neither so small nor so large that it has an exponent or more digits.
+# A subquery with a limit keeps its order when it is aggregated.
+_AS_JSON = """
+SELECT
+    '[' || group_concat(printf('{{{members}}}', {values}), ',') || ']',
+    count(*),
+    min(created_at || digits),
+    total(NOT (duration_seconds = 0 OR duration_seconds BETWEEN 0.001 AND 10000000
+        AND CAST(duration_seconds * 1000000 + 0.5 AS INTEGER) / 1000000.0 = duration_seconds)) = 0
+FROM ({page})
+"""
+_WIRE = ", ".join(
+    (
+        *(f"j.{name}" for name in COLUMNS[: len(WIRE_FIELDS)] if name != "source_connection_id"),
+        "j.created_at",
+        "lower(hex(j.id)) AS digits",  # made once, so here
+    )
+)
+
+
+def _member(name: str) -> tuple[str, str]:
+    """How _AS_JSON writes one key of the wire form: printf's format, and its arguments."""
+    match name:
+        case "id":
+            parts = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
+            return '"%s-%s-%s-%s-%s"', ", ".join(f"substr(digits, {start}, {length})" for start, length in parts)
+        case "source_connection_id":
+            return '"%s"', ":source_connection_id"
+        case "status":
+            return '"%s"', name
+        case "started_at" | "completed_at":
+            return "%s", f"""ifnull('"' || replace({name}, '.000000Z', 'Z') || '"', 'null')"""
+        case "duration_seconds":
+            return "%s", f"ifnull({name}, 'null')"
+        case "error":
+            return "%s", f"json_quote({name})"
+        case "error_details":
+            return "%s", "ifnull(error_details_json, 'null')"
+        case _:
+            return "%d", name
+
+
+@functools.cache
+def _page_as_json(statuses: frozenset[JobStatus] | None, first: bool) -> str:  # noqa: FBT001  as _page
+    formats, values = zip(*map(_member, WIRE_FIELDS), strict=True)
+    members = ",".join(f'"{name}":{format}' for name, format in zip(WIRE_FIELDS, formats, strict=True))
+    return _AS_JSON.format(members=members, values=", ".join(values), page=_page(statuses, first, _WIRE))
 
 
 def _merged(pages: Iterable[str]) -> str:
@@ -447,6 +504,28 @@ class SQLiteJobRepository:
             if number != known:
                 rows = self._db.read(page, {"connection": number, **parameters})
         return self._jobs(rows, {None: source_connection_id})
+
+    def list_jobs_json(
+        self,
+        source_connection_id: UUID,
+        *,
+        limit: int = 100,
+        before: Position | None = None,
+        statuses: Iterable[JobStatus] | None = None,
+    ) -> JSONPage | None:
+        parameters = {"limit": check_limit(limit), **_place(before)}
+        page = _page_as_json(check_statuses(statuses), before is None)
+        # A connection that was not looked up yet has no jobs here.
+        parameters["connection"] = self._numbers.get(check_id(source_connection_id))
+        parameters["source_connection_id"] = str(source_connection_id)
+        ((json, count, last, is_exact),) = self._db.read(page, parameters)
+        if not count or not is_exact or type(json) is bytes:  # which is no UTF-8
+            return None
+        created_at, digits = last[:-_DIGITS], last[-_DIGITS:]
+        try:
+            return JSONPage(json, count, Position(datetime.fromisoformat(created_at), UUID(digits)))
+        except ValueError:  # another program wrote it: the records will say so
+            return None
 
     def active_jobs(
         self,
@@ -685,6 +764,8 @@ class SQLiteJobRepository:
             raise unreadable_connection(self.path, self._db) from error
 
 
+_DIGITS = 32
+"""Of an id."""
 _LOOK_EVERY = 0.02
 _JOURNAL_MAGIC = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 _SYNCHRONOUS = {"full": "FULL", "relaxed": "NORMAL"}

@@ -247,3 +247,12 @@ def test_a_connection_that_went_meanwhile_is_named_by_its_id(
     monkeypatch.setattr(JobHistory, "connections", forgotten)
 
     assert f" of {DOCS} is FAILED" in cli("reap", "--confirm-for", "0").stdout
+
+
+def test_a_cancelled_job_comes_as_json(cli: CommandLine, history: JobHistory) -> None:
+    job = history.enqueue(DOCS)
+
+    told = json.loads(cli("cancel", str(job.id), "--json").stdout)
+
+    assert history.get(job.id).to_dict() == told
+    assert "CANCELLED" == told["status"]

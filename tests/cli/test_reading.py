@@ -328,6 +328,30 @@ def test_show_says_why_it_shows_no_job(cli: CommandLine, history: JobHistory) ->
         assert (3, f"Error: {message}\n") == ((result := cli("show", text)).exit_code, result.stderr)
 
 
+def test_an_unknown_job_names_the_near_one(cli: CommandLine, history: JobHistory) -> None:
+    job = history.enqueue(DOCS)
+    mistyped = f"{str(job.id)[:12]}{'1' if str(job.id)[12] == '0' else '0'}"
+
+    result = cli("show", mistyped)
+
+    assert (3, True) == (result.exit_code, result.stderr.endswith(f"did you mean {job.id}?\n"))
+
+
+def test_a_connection_taken_for_a_job_is_told_apart(cli: CommandLine, history: JobHistory) -> None:
+    history.register(DOCS)
+
+    said = f"Error: no job, but a connection: `jobhistory list {DOCS}` shows its jobs\n"
+    assert (3, said) == ((result := cli("show", str(DOCS))).exit_code, result.stderr)
+
+
+def test_a_renamed_connection_comes_as_json(cli: CommandLine, history: JobHistory) -> None:
+    history.register(DOCS)
+
+    assert {"id": str(DOCS), "name": "docs"} == json.loads(
+        cli("connections", "rename", str(DOCS), "docs", "--json").stdout
+    )
+
+
 @filled
 def test_connections_come_with_their_newest_jobs(cli: CommandLine, history: JobHistory) -> None:
     assert (

@@ -230,6 +230,12 @@ def test_a_job_is_not_placed_after_its_own_end(cli: CommandLine, history: JobHis
     assert {3: NOON, 4: NOON - timedelta(hours=1)} == stored(history, OTHER)
 
 
+def test_what_was_imported_is_told_as_json(cli: CommandLine) -> None:
+    result = cli("import", "-", "--json", stdin=lines([row(1), row(2, NOON, OTHER)]))
+
+    assert (4, {"imported": 1, "refused": 1}) == (result.exit_code, json.loads(result.stdout))
+
+
 def test_a_row_that_nothing_gives_a_time_is_refused(cli: CommandLine, history: JobHistory) -> None:
     result = cli("import", "-", stdin=lines([row(1), row(2, NOON, OTHER)]))
 

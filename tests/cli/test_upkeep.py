@@ -34,6 +34,15 @@ def test_backup_copies_the_history_and_says_where_to(cli: CommandLine, history: 
         assert jobs(2, 1) == restored.list_jobs(CONNECTION)
 
 
+def test_a_backup_is_told_as_json(cli: CommandLine, history: JobHistory, tmp_path: Path) -> None:
+    history.add_many(jobs(1))
+    copy = tmp_path / "copy.db"
+
+    told = json.loads(cli("backup", str(copy), "--json").stdout)
+
+    assert {"file": str(copy), "bytes": copy.stat().st_size} == told
+
+
 def test_backup_overwrites_nothing(cli: CommandLine, history: JobHistory) -> None:
     history.register(CONNECTION)
     result = cli("backup", cli.url)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobhistory.repository import BacksUp, Checks, JobRepository, WaitsForChanges
+from jobhistory.repository import BacksUp, Checks, JobRepository, ListsAsJSON, WaitsForChanges
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.postgres import PostgresJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
@@ -13,5 +13,6 @@ _in_sqlite: type[JobRepository] = SQLiteJobRepository
 
 _backs_up: type[BacksUp] = SQLiteJobRepository
 _checks: type[Checks] = SQLiteJobRepository
+_lists_as_json: type[ListsAsJSON] = SQLiteJobRepository
 _waits_in_memory: type[WaitsForChanges] = InMemoryJobRepository
 _waits_in_sqlite: type[WaitsForChanges] = SQLiteJobRepository
