@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobhistory.repository import BacksUp, Checks, JobRepository, WaitsForChanges
+from jobhistory.retention import ReclaimsSpace
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.postgres import PostgresJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
@@ -13,5 +14,6 @@ _in_sqlite: type[JobRepository] = SQLiteJobRepository
 
 _backs_up: type[BacksUp] = SQLiteJobRepository
 _checks: type[Checks] = SQLiteJobRepository
+_reclaims_space: type[ReclaimsSpace] = SQLiteJobRepository
 _waits_in_memory: type[WaitsForChanges] = InMemoryJobRepository
 _waits_in_sqlite: type[WaitsForChanges] = SQLiteJobRepository
