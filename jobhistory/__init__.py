@@ -40,6 +40,7 @@ from jobhistory.repository import (
     newest_first,
     refusal,
 )
+from jobhistory.retention import Pruned, Retention
 from jobhistory.run import Run
 from jobhistory.status import ACTIVE_STATUSES, TERMINAL_STATUSES, TRANSITIONS, JobStatus
 
@@ -67,7 +68,9 @@ __all__ = [
     "LostJobError",
     "NameTakenError",
     "Position",
+    "Pruned",
     "Redactor",
+    "Retention",
     "Run",
     "SourceConnection",
     "SourceConnectionNotFoundError",

@@ -18,6 +18,7 @@ from uuid import UUID
 
 try:
     import anyio
+    import anyio.from_thread
     import anyio.to_thread
 except ImportError as error:
     message = "jobhistory.aio needs anyio: pip install 'jobhistory[aio]'"
@@ -28,6 +29,7 @@ from jobhistory.history import JobHistory, RunOptions
 from jobhistory.job import SyncJob
 from jobhistory.reaping import CONFIRM_FOR, SILENT_FOR, Reaper, Reaping, end, look
 from jobhistory.repository import MAX_LIMIT, Before, Change, check_statuses
+from jobhistory.retention import Progress, Pruned, Retention, Step
 from jobhistory.run import Run
 from jobhistory.sigterm import sigterm
 from jobhistory.status import JobStatus
@@ -166,6 +168,25 @@ class AsyncJobHistory:
         """As JobHistory.reaper, for `async with`."""
         rule = Reaping(silent_for=silent_for, confirm_for=confirm_for, pending_for=pending_for)
         return AsyncReaper(self._threads, Reaper(self.history, rule, every))
+
+    async def prune(
+        self,
+        rule: Retention,
+        source_connection_ids: Iterable[UUID | str] | None = None,
+        *,
+        dry_run: bool = False,
+        archive: str | os.PathLike[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Pruned:
+        """As JobHistory.prune; cancelled, it ends after the transaction under way. `progress` is called in a thread."""
+
+        def tell(step: Step, done: int, total: int) -> None:
+            if progress is not None:
+                progress(step, done, total)
+            anyio.from_thread.check_cancelled()
+
+        prune = partial(self.history.prune, dry_run=dry_run, archive=archive, progress=tell)
+        return await self._threads.call(partial(prune, rule, source_connection_ids))
 
     async def _sleep(self, duration: float) -> None:
         if self.history.sleep is time.sleep:

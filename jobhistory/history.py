@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -29,6 +30,7 @@ from jobhistory.repository import (
     check_statuses,
     position_of,
 )
+from jobhistory.retention import Progress, Pruned, Retention, prune
 from jobhistory.run import Run
 from jobhistory.sanitizer import Redact, Sanitizer
 from jobhistory.status import JobStatus
@@ -285,6 +287,29 @@ class JobHistory(Steps):
         """A context manager that reaps in a thread, `every` so many seconds."""
         rule = Reaping(silent_for=silent_for, confirm_for=confirm_for, pending_for=pending_for)
         return Reaper(self, rule, every)
+
+    def prune(
+        self,
+        rule: Retention,
+        source_connection_ids: Iterable[UUID | str] | None = None,
+        *,
+        dry_run: bool = False,
+        archive: str | os.PathLike[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Pruned:
+        """Delete the finished jobs that the rule lets go, of these connections (None: of all), while others write.
+
+        Never an active job, a connection's newest job, or its newest COMPLETED one. In short transactions, the
+        oldest first; interrupted, it is just called again. Then the room is given back, where the backend can.
+
+        `dry_run` only says what would go. `archive` names a new file, .ndjson.gz or .parquet, that holds what goes
+        before anything goes; `jobhistory import` reads it. `progress` is told of the step ("planning", "deleting",
+        "reclaiming"), how much of it is done, and of how much.
+
+        Raises SourceConnectionNotFoundError, InvalidJobError for an archive of another kind, ImportError where its
+        extra is missing, StorageError where something is there already: then nothing was deleted.
+        """
+        return prune(self, rule, source_connection_ids, dry_run=dry_run, archive=archive, progress=progress)
 
     def close(self) -> None:
         """Close the repository: every method then raises StorageError."""

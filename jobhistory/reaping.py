@@ -19,7 +19,7 @@ from jobhistory.job import SyncJob
 from jobhistory.repository import MAX_LIMIT, Position
 from jobhistory.run import HEARTBEAT_INTERVAL
 from jobhistory.status import JobStatus
-from jobhistory.times import seconds, to_wire
+from jobhistory.times import earlier, seconds, to_wire
 
 if TYPE_CHECKING:
     from jobhistory.history import JobHistory
@@ -83,7 +83,7 @@ def look(history: JobHistory, rule: Reaping) -> list[SyncJob]:
     for statuses, silent_for in ((_RUNNING, rule.silent_for), (_PENDING, rule.pending_for)):
         if silent_for is None:
             continue
-        since = _ago(history.clock(), silent_for)
+        since = earlier(history.clock(), silent_for)
         before: Position | None = None
         while page := history.active_jobs(statuses=statuses, silent_since=since, before=before, limit=MAX_LIMIT):
             suspects += page
@@ -95,14 +95,6 @@ def end(history: JobHistory, rule: Reaping, suspects: Iterable[SyncJob]) -> list
     """End those of them that nobody has written since."""
     ended = (_end(history, rule, suspect) for suspect in suspects)
     return [job for job in ended if job is not None]
-
-
-def _ago(now: datetime, duration: float) -> datetime:
-    """That long before now, or the beginning of time."""
-    try:
-        return now - timedelta(seconds=duration)
-    except OverflowError:
-        return datetime.min.replace(tzinfo=now.tzinfo)
 
 
 def _end(history: JobHistory, rule: Reaping, suspect: SyncJob) -> SyncJob | None:

@@ -72,6 +72,14 @@ def seconds(field: str, value: object) -> float:
     raise InvalidJobError(field, "must be seconds (int, float or timedelta), finite and not negative", value)
 
 
+def earlier(moment: datetime, duration: float) -> datetime:
+    """So many seconds before the moment, or the beginning of time."""
+    try:
+        return moment - timedelta(seconds=duration)
+    except OverflowError:
+        return datetime.min.replace(tzinfo=moment.tzinfo)
+
+
 def span(seconds: float) -> str:
     """A duration for a person: 312ms, 5.3s, 5m 32s, 2h 5m, 3d 4h."""
     if seconds < 1:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, assert_type
 from uuid import UUID
 
 import anyio
+import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
@@ -30,6 +31,7 @@ from jobhistory import (
     JobRepository,
     JobStatus,
     LostJobError,
+    Retention,
     SourceConnection,
     StorageError,
     SyncJob,
@@ -175,6 +177,7 @@ async def test_every_method_does_what_its_model_does(history: AsyncJobHistory) -
         await history.get(UUID(int=5))
     with pytest.raises(InvalidTransitionError):
         await history.start(fourth.id)
+    assert 4 - 2 == (await history.prune(Retention(keep_last=1), [CONNECTION])).deleted
     await history.forget(CONNECTION)
     assert [] == await history.connections()
     await history.close()
@@ -482,6 +485,29 @@ async def test_in_a_cancelled_task_nothing_begins(history: AsyncJobHistory) -> N
         await history.enqueue(CONNECTION)
         raise AssertionError
     assert [] == await history.list_jobs(CONNECTION)
+
+
+async def test_a_pruning_that_is_cancelled_ends_after_the_step_under_way(history: AsyncJobHistory) -> None:
+    await history.add_many(finished(500))
+    told: list[tuple[str, int]] = []
+    with anyio.CancelScope() as scope:
+
+        def tell(step: str, done: int, _: int) -> None:
+            told.append((step, done))
+            if step == "deleting":
+                anyio.from_thread.run_sync(scope.cancel)
+
+        await history.prune(Retention(keep_last=1), progress=tell)
+        raise AssertionError
+    assert [("planning", 1), ("deleting", 50)] == told
+    assert 450 == len([job async for job in history.iter_jobs(CONNECTION)])
+
+
+def finished(number: int) -> list[SyncJob]:
+    return [
+        SyncJob(id=UUID(int=at), source_connection_id=CONNECTION, created_at=START).cancel(at=START)
+        for at in range(1, number + 1)
+    ]
 
 
 async def test_a_cancelled_task_closes_its_history(repository: JobRepository) -> None:

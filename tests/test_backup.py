@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from jobhistory.errors import StorageError, UnknownOutcomeError
+from jobhistory.private_files import new_file
 from jobhistory.repository import BacksUp
 from jobhistory.storage.memory import InMemoryJobRepository
-from jobhistory.storage.private_files import new_file
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.testing.rules.base import CONNECTION, job, jobs
 

@@ -42,6 +42,20 @@ def test_every_case_at_ten_thousand_jobs_keeps_to_three_times_its_target() -> No
     assert "list 100" in measured.stdout
 
 
+@pytest.mark.slow
+def test_a_history_is_pruned_beside_its_workers_and_the_right_jobs_are_gone(tmp_path: Path) -> None:
+    measured = subprocess.run(
+        [sys.executable, "-m", "benchmarks.pruning", "--jobs", "10000", "--quiet", "0.1", "--folder", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert 0 == measured.returncode, measured.stdout + measured.stderr
+    assert "gone that should stay: 0; left that should go: 0" in measured.stdout
+
+
 @pytest.mark.parametrize(("times", "keeps"), [(1, True), (10, False)])
 def test_ten_times_the_work_is_noticed_and_the_same_work_is_not(times: int, keeps: bool) -> None:  # noqa: FBT001
     case = Case("", 1, lambda: sum(range(2_000 * times)), lambda: sum(range(2_000)))

@@ -16,12 +16,13 @@ import attrs
 import pytest
 from hypothesis import given, settings
 
+from jobhistory import private_files
 from jobhistory.errors import StorageError
 from jobhistory.history import JobHistory
 from jobhistory.job import COLUMNS, SyncJob
 from jobhistory.repository import Checks, Position
 from jobhistory.status import JobStatus
-from jobhistory.storage import private_files, sqlite_check
+from jobhistory.storage import sqlite_check
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.storage.sqlite_check import ROW, fault_in, filesystem_of

@@ -35,6 +35,7 @@ OFFENCES = [
     *(("cli", "__init__.py", f"import {name}") for name in ("click", "platformdirs", "rich")),
     ("testing", "cli/__init__.py", "import pytest"),
     ("testing", "storage/memory.py", "import hypothesis"),
+    ("parquet", "cli/transfer.py", "import pyarrow"),
     ("aio", "cli/__init__.py", "import anyio"),
     *(("http", "cli/serve.py", f"import {name}") for name in ("fastapi", "jinja2", "pydantic", "starlette", "uvicorn")),
 ]
@@ -105,7 +106,7 @@ def test_importing_the_package_loads_no_backend_and_no_extra() -> None:
     program = "import jobhistory, sys; print([name for name in sys.argv[1:] if name in sys.modules])"
     backends = ["jobhistory.storage", "psycopg", "sqlite3", "sqlite_utils"]
     frameworks = ["fastapi", "httptools", "jinja2", "pydantic", "starlette", "uvicorn"]
-    extras = ["anyio", "click", "hypothesis", "platformdirs", "psycopg_pool", "pytest", "rich", *frameworks]
+    extras = ["anyio", "click", "hypothesis", "platformdirs", "psycopg_pool", "pyarrow", "pytest", "rich", *frameworks]
     unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
 
     loaded = subprocess.run(

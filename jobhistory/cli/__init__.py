@@ -6,6 +6,7 @@ render.py     what a person sees: tables, a job's story, times; nothing that cou
 reading.py    list, show, connections
 watching.py   watch
 acting.py     cancel, reap
+pruning.py    prune
 transfer.py   import, export
 serve.py      serve
 upkeep.py     backup, check

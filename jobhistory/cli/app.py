@@ -16,6 +16,7 @@ from jobhistory.cli.completion import completion
 from jobhistory.cli.database import VARIABLE, BadInputError, Database, NotFoundError, standard_file
 from jobhistory.cli.demo import demo
 from jobhistory.cli.exec import exec_
+from jobhistory.cli.pruning import prune
 from jobhistory.cli.reading import connections, list_, show
 from jobhistory.cli.render import visible
 from jobhistory.cli.serve import serve
@@ -102,6 +103,21 @@ def _in_one_line(error: Exception) -> click.ClickException:
             return click.ClickException(message)
 
 
-for command in (list_, show, watch, connections, cancel, reap, import_, export, backup, check, serve, exec_, demo):
+for command in (
+    list_,
+    show,
+    watch,
+    connections,
+    cancel,
+    reap,
+    prune,
+    import_,
+    export,
+    backup,
+    check,
+    serve,
+    exec_,
+    demo,
+    completion,
+):
     app.add_command(command)
-app.add_command(completion)

@@ -2,27 +2,31 @@
 
 `export` writes one job a line with all that is kept of it, newest first; before a connection's jobs stands a
 line for the connection itself, `{"source_connection_id": ..., "name": ...}`, which carries its name.
-`import` reads that, any other jobs one a line, or a JSON array of jobs.
+`import` reads that, any other jobs one a line, or a JSON array of jobs, packed by gzip or not; and Parquet.
 """
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
 import re
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 from uuid import UUID
 
 import attrs
 import click
 
+from jobhistory.archive import connection_line, job_line, parquet_rows
 from jobhistory.cli.completion import connection_words
 from jobhistory.cli.database import Database, find_connection
 from jobhistory.cli.reading import as_json
@@ -68,7 +72,8 @@ def import_(database: Database, *, file: BinaryIO, connection: str | None, as_js
 
     FILE, or standard input for -, holds a JSON array of jobs, or one job on each line; newest first, as the API
     gives them, as a live Airweave has them (statuses in lower case, times that mean UTC, further keys, which
-    are left out), or as `export` wrote them. New connections are registered. Running it twice changes nothing.
+    are left out), or as `export` wrote them, packed by gzip or not; or it is an archive of `prune`. New connections
+    are registered. Running it twice changes nothing.
 
     A row that cannot be a job, or has the id of another one, is refused with its number and the reason; all
     others are imported. A job with neither created_at nor started_at stands a microsecond behind the newer
@@ -78,8 +83,8 @@ def import_(database: Database, *, file: BinaryIO, connection: str | None, as_js
     with database.write() as history:
         importer = Importer(history, _connection_id(history, connection), _say)
         try:
-            with _progress(file) as watched:
-                importer.take(rows(watched))
+            with _progress(file) as watched, unpacked(watched) as found:
+                importer.take(found)
         finally:
             if importer.left_out:
                 _say(f"left out of the rows: {', '.join(importer.left_out)}")
@@ -108,9 +113,8 @@ def export(database: Database, *, connections: tuple[str, ...], output: str) -> 
 def exported(history: JobHistory, connections: Iterable[SourceConnection]) -> Iterator[str]:
     """The lines of an export: for each connection its own, and its jobs', newest first."""
     for connection in connections:
-        yield f"{json_text({'source_connection_id': str(connection.id), 'name': connection.name})}\n"
-        for job in history.iter_jobs(connection.id):
-            yield f"{json_text(job.to_dict(bookkeeping=True))}\n"
+        yield connection_line(connection)
+        yield from map(job_line, history.iter_jobs(connection.id))
 
 
 @attrs.frozen
@@ -124,6 +128,34 @@ class Row:
 
     def __str__(self) -> str:
         return f"row {self.number} (line {self.line})"
+
+
+@contextmanager
+def unpacked(stream: BinaryIO) -> Iterator[Iterable[Row]]:
+    """The rows of a file: as `rows` has them, packed by gzip or not, or of a table in Parquet."""
+    buffered = io.BufferedReader(cast("io.RawIOBase", stream))  # all it needs is readinto
+    try:
+        match buffered.peek(4)[:4]:
+            case b"PAR1":
+                whole = buffered if buffered.seekable() else io.BytesIO(buffered.read())
+                yield (Row(number, number, value) for number, value in enumerate(parquet_rows(whole), 1))
+            case head if head.startswith(b"\x1f\x8b"):
+                yield _packed(buffered)
+            case _:
+                yield rows(buffered)
+    finally:
+        buffered.detach()  # it would close what others opened
+
+
+def _packed(stream: BinaryIO) -> Iterator[Row]:
+    """Where the file is cut short, or damaged, a row says so; those before it are whole."""
+    number = line = 0
+    try:
+        for row in rows(cast("BinaryIO", gzip.GzipFile(fileobj=stream))):
+            number, line = row.number, row.line
+            yield row
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        yield Row(number + 1, line + 1, refusal=f"the file is damaged, or cut short, from here on: {error}")
 
 
 def rows(stream: BinaryIO) -> Iterable[Row]:

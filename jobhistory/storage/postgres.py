@@ -52,8 +52,10 @@ oldest transaction under way here; transactions of others do not hold it back on
 writes to these tables by hand and stays open holds it back, and loses nothing. Rows that are written by hand are not
 announced.
 
-**Housekeeping.** Beats are HOT updates, and autovacuum's defaults do. Until it has looked at a large import, within a
-minute or so, pages may be sorted where an index would do: `ANALYZE jobhistory.jobs` is sooner.
+**Housekeeping.** Beats are HOT updates, and autovacuum's defaults do. What `prune` deletes is room for new jobs
+once autovacuum has been there; only VACUUM FULL, which locks everybody out, gives it back to the disk. Until it has
+looked at a large import, within a minute or so, pages may be sorted where an index would do: `ANALYZE
+jobhistory.jobs` is sooner.
 
 Tested, on each change: the contract, the machine, the interleavings, forks, on PostgreSQL 18 (at times on 15);
 each lost answer of each write; a primary killed under its writers with a synchronous standby; a lost standby; reading

@@ -32,6 +32,7 @@ from jobhistory.errors import (
 )
 from jobhistory.ids import check_id
 from jobhistory.job import COLUMNS, WIRE_FIELDS, SyncJob
+from jobhistory.private_files import create
 from jobhistory.repository import (
     Change,
     Finding,
@@ -50,7 +51,6 @@ from jobhistory.repository import (
 from jobhistory.status import JobStatus
 from jobhistory.storable import JSONText
 from jobhistory.storage.filesystem import SHARED_BY_MACHINES, filesystem_of
-from jobhistory.storage.private_files import create
 from jobhistory.storage.rows import DraftJob
 from jobhistory.storage.sqlite_backup import backup
 from jobhistory.storage.sqlite_check import check, set_aside, unreadable, unreadable_connection
@@ -292,6 +292,8 @@ _NEWEST_OF = _NEWEST.format(
 _CHANGES = f"SELECT j.change, {_JOBS.strip().removeprefix('SELECT ')} WHERE j.change > ? ORDER BY j.change LIMIT ?"
 # A connection's data_version would cost less to look at, but one that is opened anew, after a fork, may repeat it.
 _CHANGED = "SELECT 1 FROM jobs WHERE change > ? LIMIT 1"
+
+_SPACE = "SELECT * FROM pragma_page_size, pragma_page_count, pragma_freelist_count"
 
 
 @functools.cache
@@ -592,6 +594,20 @@ class SQLiteJobRepository:
 
     def set_aside(self, file: str | os.PathLike[str]) -> int:
         return set_aside(self._db, _RAISE_FLOOR, Path(file))
+
+    def space(self) -> tuple[int, int]:
+        [(page, pages, free)] = self._db.read(_SPACE)
+        return page * pages, page * free
+
+    def reclaim_space(self, most: int) -> int:
+        with self._db.write() as db:
+            [(page, _, free)] = db.execute(_SPACE).fetchall()
+            pages = min(free, max(1, most // page))
+            # One page at a time: a cursor takes the first step alone of a statement that gives no rows.
+            for _ in range(pages):
+                db.execute("PRAGMA incremental_vacuum(1)")
+            [(_, _, left)] = db.execute(_SPACE).fetchall()
+        return int(page * (free - left))
 
     # ---- Opening the file
 

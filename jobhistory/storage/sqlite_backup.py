@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import sqlite3
 from pathlib import Path
 
 from jobhistory.errors import StorageError
-from jobhistory.storage.private_files import new_file, sync
+from jobhistory.private_files import whole_file
 from jobhistory.storage.sqlite_connections import Connections, storage_error
 
 
@@ -17,10 +16,7 @@ def backup(path: str, db: Connections, destination: Path) -> None:
 
     Raises StorageError where something is there already, and where the copy cannot be made or is not sound.
     """
-    destination = destination.resolve()
-    part = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}")
-    # The name is taken first: of two backups to one place, the second is refused before it copies.
-    with new_file(destination), new_file(part), db.held() as source:
+    with whole_file(destination) as part, db.held() as source:
         try:
             with contextlib.closing(sqlite3.connect(f"{part.as_uri()}?mode=rw", uri=True)) as copy:
                 # In one step: a write in between would make it begin again. Writers do not wait for it.
@@ -28,9 +24,6 @@ def backup(path: str, db: Connections, destination: Path) -> None:
             _verify(path, part)
         except sqlite3.Error as error:
             raise storage_error(str(destination), error) from error
-        sync(part)
-        part.replace(destination)
-        sync(destination)
 
 
 def _verify(path: str, copy: Path) -> None:

@@ -20,8 +20,8 @@ from uuid import UUID
 
 from jobhistory.errors import InvalidJobError, StorageError
 from jobhistory.job import COLUMNS, FIELDS, SyncJob
+from jobhistory.private_files import PRIVATE, new_file, sync
 from jobhistory.repository import Finding, check_name
-from jobhistory.storage.private_files import PRIVATE, new_file, sync
 from jobhistory.storage.sqlite_connections import Connections
 from jobhistory.times import from_wire
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobhistory.repository import BacksUp, Checks, JobRepository, ListsAsJSON, WaitsForChanges
+from jobhistory.retention import ReclaimsSpace
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.postgres import PostgresJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
@@ -14,5 +15,6 @@ _in_sqlite: type[JobRepository] = SQLiteJobRepository
 _backs_up: type[BacksUp] = SQLiteJobRepository
 _checks: type[Checks] = SQLiteJobRepository
 _lists_as_json: type[ListsAsJSON] = SQLiteJobRepository
+_reclaims_space: type[ReclaimsSpace] = SQLiteJobRepository
 _waits_in_memory: type[WaitsForChanges] = InMemoryJobRepository
 _waits_in_sqlite: type[WaitsForChanges] = SQLiteJobRepository

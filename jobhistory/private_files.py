@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,15 +38,31 @@ def new_file(path: Path) -> Iterator[int]:
     except UnknownOutcomeError:
         raise
     except OSError as error:
-        path.unlink()
+        path.unlink(missing_ok=True)
         if isinstance(error, StorageError):
             raise
         raise StorageError(str(path), f"cannot be written: {error.strerror}") from error
     except BaseException:
-        path.unlink()
+        path.unlink(missing_ok=True)
         raise
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name to write to: what stands there at the end of the block becomes the new file, whole and on disk.
+
+    Nothing is overwritten, and nothing stays where the block raises. StorageError as from `new_file`.
+    """
+    path = path.resolve()
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # The name is taken first: of two that want it, the second is refused before it begins.
+    with new_file(path), new_file(part):
+        yield part
+        sync(part)
+        part.replace(path)
+        sync(path)
 
 
 def sync(path: Path) -> None:

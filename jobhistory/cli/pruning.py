@@ -1,0 +1,165 @@
+"""prune: letting old jobs go."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import click
+
+from jobhistory.cli.database import BadInputError, Database, find_connection
+from jobhistory.cli.reading import as_json
+from jobhistory.cli.render import json_text, label, visible
+from jobhistory.repository import SourceConnection
+from jobhistory.retention import Progress, Pruned, Retention, Step
+from jobhistory.times import UNITS, to_wire
+
+_UNITS = {unit: size for size, unit in UNITS}
+_SHOWN = 20
+_MIB = 2**20
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, or a number of days, hours, minutes or seconds: 90d, 36h, 5m, 30s."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401  as click has it
+        """In seconds."""
+        if isinstance(value, float):
+            return value
+        number, unit = (value[:-1], value[-1:]) if value[-1:] in _UNITS else (value, "s")
+        if not (number.isascii() and number.isdigit()):
+            self.fail(f"{value!r} is no duration: 90d, 36h, 5m, or seconds", param, ctx)
+        return float(number) * _UNITS[unit]
+
+
+@click.command()
+@click.argument("connections", metavar="[CONNECTION]...", nargs=-1)
+@click.option("--older-than", type=Duration(), metavar="AGE", help="Younger jobs stay: 90d, 36h, 5m, or seconds.")
+@click.option("--keep-last", type=click.IntRange(1), metavar="N", help="The newest N of each connection stay.")
+@click.option("--keep-failed-for", type=Duration(), metavar="AGE", help="FAILED jobs stay for so long instead.")
+@click.option(
+    "--archive",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write what goes to FILE, which is new, before it goes: .ndjson.gz or .parquet. `import` reads it.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
+@click.pass_obj
+def prune(
+    database: Database,
+    *,
+    connections: tuple[str, ...],
+    older_than: float | None,
+    keep_last: int | None,
+    keep_failed_for: float | None,
+    archive: Path | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Delete old finished jobs of each CONNECTION, or of all, and give their room back.
+
+    A job goes only where no option keeps it; its age counts from its created_at. Active jobs always stay, and so do
+    each connection's newest job and its newest COMPLETED one. What would go is shown first. Others may go on
+    writing; whoever is interrupted runs it again.
+    """
+    rule = Retention(older_than=older_than, keep_last=keep_last, keep_failed_for=keep_failed_for)
+    with database.read() as history:
+        chosen = [find_connection(history, text) for text in connections] or history.connections()
+        known = {connection.id: connection for connection in chosen}
+        now = history.clock()
+        history.clock = lambda: now  # nothing grows old while somebody thinks about it
+
+        def go(*, dry_run: bool) -> Pruned:
+            with _progress() as progress:
+                return history.prune(rule, known, dry_run=dry_run, archive=archive, progress=progress)
+
+        try:
+            plan = done = go(dry_run=True)
+            if not as_json:
+                _show_plan(plan, known)
+            if not dry_run and (yes or (plan.jobs and _is_agreed(plan))):
+                done = go(dry_run=False)
+        except ImportError as error:  # the extra of the archive's kind
+            raise BadInputError(str(error)) from None
+    if as_json:
+        click.echo(json_text(_as_json(done, known), indent=2))
+    elif done is not plan:
+        click.echo(_outcome(done, archive))
+
+
+def _is_agreed(plan: Pruned) -> bool:
+    return click.confirm(f"Delete {_jobs(plan.jobs)}?", err=True, abort=True)
+
+
+def _show_plan(plan: Pruned, known: Mapping[UUID, SourceConnection]) -> None:
+    shares = sorted(plan.planned.items(), key=lambda item: item[1].jobs, reverse=True)
+    for id, share in shares[:_SHOWN]:
+        dates = f"{to_wire(share.oldest)[:10]} to {to_wire(share.newest)[:10]}"
+        click.echo(f"{share.jobs:12,}  {dates}  {label(known[id])}")
+    if others := shares[_SHOWN:]:
+        click.echo(f"{sum(share.jobs for _, share in others):12,}  of {len(others):,} more")
+    click.echo(f"{_jobs(plan.jobs)} may go, of {len(shares):,} of {len(known):,} connections.")
+
+
+def _outcome(done: Pruned, archive: Path | None) -> str:
+    text = f"Deleted {_jobs(done.deleted)}"
+    if archive and done.jobs:
+        text += f", which are in {visible(str(archive))}"
+    if done.bytes_before is None or done.bytes_after is None:
+        return f"{text}. Their room is for new ones, once the server's own upkeep saw to it."
+    before, after = (f"{size / _MIB:,.1f} MiB" for size in (done.bytes_before, done.bytes_after))
+    return f"{text}. The history took {before}, and takes {after}."
+
+
+def _as_json(done: Pruned, known: Mapping[UUID, SourceConnection]) -> dict[str, Any]:
+    shares = [
+        {
+            "id": str(id),
+            "name": known[id].name,
+            "jobs": share.jobs,
+            "oldest": to_wire(share.oldest),
+            "newest": to_wire(share.newest),
+        }
+        for id, share in done.planned.items()
+    ]
+    return {
+        "planned": done.jobs,
+        "deleted": done.deleted,
+        "bytes_before": done.bytes_before,
+        "bytes_after": done.bytes_after,
+        "connections": shares,
+    }
+
+
+def _jobs(count: int) -> str:
+    return f"{count:,} job{'' if count == 1 else 's'}"
+
+
+@contextmanager
+def _progress() -> Iterator[Progress | None]:
+    """Told how far it is, shows a bar on stderr, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    with Bars(console=Console(stderr=True), transient=True) as bars:
+        shown: dict[Step, TaskID] = {}
+
+        def tell(step: Step, done: int, total: int) -> None:
+            if step not in shown:
+                shown[step] = bars.add_task(step.capitalize())
+            bars.update(shown[step], completed=done, total=total)
+
+        yield tell
