@@ -30,6 +30,7 @@ def all_cases(folder: Path, count: int, turns: int = TURNS) -> Iterator[cases.Ca
     yield from chain(
         cases.reading(histories),
         cases.newest(spread),
+        cases.health(spread),
         cases.waiting(histories, min(count, 100_000)),
         cases.writing("full", 1.25, 1.3, turns),
         cases.writing("relaxed", 1.5, 1.5, turns),

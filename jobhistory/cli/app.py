@@ -16,6 +16,7 @@ from jobhistory.cli.acting import cancel, reap
 from jobhistory.cli.database import VARIABLE, BadInputError, Database, NotFoundError, data_folder
 from jobhistory.cli.demo import demo
 from jobhistory.cli.exec import exec_
+from jobhistory.cli.insight import failures, stats
 from jobhistory.cli.reading import connections, list_, show
 from jobhistory.cli.render import visible
 from jobhistory.cli.serve import serve
@@ -92,5 +93,21 @@ def _standard() -> Path:
     return data_folder() / "history.db"
 
 
-for command in (list_, show, watch, connections, cancel, reap, import_, export, backup, check, serve, exec_, demo):
+for command in (
+    list_,
+    show,
+    watch,
+    connections,
+    stats,
+    failures,
+    cancel,
+    reap,
+    import_,
+    export,
+    backup,
+    check,
+    serve,
+    exec_,
+    demo,
+):
     app.add_command(command)
