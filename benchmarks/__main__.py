@@ -30,7 +30,6 @@ def all_cases(folder: Path, count: int, turns: int = TURNS) -> Iterator[cases.Ca
     yield from chain(
         cases.reading(histories),
         cases.newest(spread),
-        cases.health(spread),
         cases.waiting(histories, min(count, 100_000)),
         cases.writing("full", 1.25, 1.3, turns),
         cases.writing("relaxed", 1.5, 1.5, turns),
@@ -44,7 +43,13 @@ def cases_of_size(folder: Path, count: int) -> Iterator[cases.Case]:
     # So few connections that each has a whole page.
     large, small = Histories(folder, count, FEW), Histories(folder, SMALL, 60)
     small.build()
-    yield from chain(sizes.flatness(large, small), sizes.cold(large), lightness.memory(min(count, MIDDLE), TURNS))
+    spread = Histories(folder, count, MANY)
+    yield from chain(
+        cases.health(spread),
+        sizes.flatness(large, small),
+        sizes.cold(large),
+        lightness.memory(min(count, MIDDLE), TURNS),
+    )
 
 
 def all_figures(folder: Path, count: int) -> Iterator[cases.Figure]:

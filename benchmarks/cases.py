@@ -121,7 +121,9 @@ def newest(histories: Histories) -> Iterator[Case]:
 
 def health(histories: Histories) -> Iterator[Case]:
     """Figures and signals of many connections, over reading the rows that they are drawn from, a row at a time."""
-    history = JobHistory(SQLiteJobRepository(histories.library))
+    repository = SQLiteJobRepository(histories.library)
+    newest = max(job.created_at for [job] in repository.newest_jobs().values())
+    history = JobHistory(repository, clock=lambda: newest)
     least = open_least(histories.least)
     names = json.dumps([str(id) for id in connection_ids(histories.connections)])
     yield Case(

@@ -122,31 +122,33 @@ def signals(jobs: Sequence[SyncJob], now: datetime) -> list[Signal]:
 
 def _slow(job: SyncJob, completed: Sequence[SyncJob], now: datetime) -> Signal | None:
     """Whether the job, which runs or has completed, takes longer than usual."""
-    earlier = [(each, each.duration_seconds or 0) for each in completed if each is not job]
+    earlier = [(each.created_at.weekday(), each.duration_seconds or 0) for each in completed if each is not job]
     return _unlike(SignalKind.SLOW, job, took(job, now) or 0, earlier, SLOWER)
 
 
 def _few(job: SyncJob, completed: Sequence[SyncJob]) -> Signal | None:
     """Whether the job, which has completed, inserted less than usual."""
-    earlier = [(each, each.entities_inserted) for each in completed if each is not job]
+    earlier = [(each.created_at.weekday(), each.entities_inserted) for each in completed if each is not job]
     signal = _unlike(SignalKind.FEW, job, job.entities_inserted, earlier, FEWER)
     return None if signal is None or signal.usual < COUNTABLE else signal
 
 
 def _unlike(
-    kind: SignalKind, job: SyncJob, observed: float, earlier: Sequence[tuple[SyncJob, float]], matters: float
+    kind: SignalKind, job: SyncJob, observed: float, earlier: Sequence[tuple[int, float]], matters: float
 ) -> Signal | None:
-    """Whether what is observed lies far from the usual course of the earlier jobs: above, or below if `matters` < 1."""
+    """Whether what is observed lies far from the usual course of the earlier jobs: above, or below if `matters` < 1.
+
+    Each earlier value comes with its day of the week.
+    """
     if len(earlier) < ENOUGH:
         return None
-    logarithms = [(each.created_at.weekday(), _log(value)) for each, value in earlier]
-    usual = _usual_on(job.created_at.weekday(), logarithms)
+    usual = _usual_on(job.created_at.weekday(), earlier)
     side = 1 if matters > 1 else -1
-    distance, least = side * (_log(observed) - usual), side * math.log(matters)
+    distance, least = side * math.log(max(observed, 1) / usual), side * math.log(matters)
     if distance <= least:
         return None
-    days = {day: _usual_on(day, logarithms) for day in {day for day, _ in logarithms}}
-    distances = sorted(side * (value - days[day]) for day, value in logarithms)
+    days = {day: _usual_on(day, earlier) for day in {day for day, _ in earlier}}
+    distances = sorted(side * math.log(max(value, 1) / days[day]) for day, value in earlier)
     mad = quantile(sorted(map(abs, distances)), 0.5)
     bound = max(least, _UNUSUAL * mad / _NORMAL, distances[-2] + _NEWS)
     if distance <= bound:
@@ -155,21 +157,16 @@ def _unlike(
         kind=kind,
         job=job,
         observed=observed,
-        usual=math.exp(usual),
-        bound=math.exp(usual + side * bound),
+        usual=usual,
+        bound=usual * math.exp(side * bound),
         drawn_from=len(earlier),
     )
 
 
-def _log(value: float) -> float:
-    """Its logarithm; below a second, or one entity, all is alike."""
-    return math.log(max(value, 1))
-
-
-def _usual_on(day: int, logarithms: Sequence[tuple[int, float]]) -> float:
-    """The median of the values of that day of the week where there are some, else of all."""
-    same = sorted(value for each, value in logarithms if each == day)
-    return quantile(same if len(same) >= _OF_A_WEEKDAY else sorted(value for _, value in logarithms), 0.5)
+def _usual_on(day: int, values: Sequence[tuple[int, float]]) -> float:
+    """The median of that day of the week where it has some, else of all; 1 at least, for below it all is alike."""
+    same = sorted([value for each, value in values if each == day])
+    return max(quantile(same if len(same) >= _OF_A_WEEKDAY else sorted([value for _, value in values]), 0.5), 1)
 
 
 def _stalled(job: SyncJob, completed: Sequence[SyncJob], now: datetime) -> Signal | None:
