@@ -95,7 +95,7 @@ def _show_stats(history: JobHistory, shown: Mapping[SourceConnection, Health]) -
     now = history.clock()
     newest = history.newest_jobs([connection.id for connection in shown], per_connection=_SPARKS)
     head = [("connection", FREE), ("newest job", ""), ("", ""), ("last success", ""), ("succeeded", "")]
-    numbers = [(word, RIGHT) for word in ("in a row failed", "p50", "p95", "running")]
+    numbers = [(word, RIGHT) for word in ("failed in a row", "p50", "p95", "running")]
     print_table(
         table_of(
             [*head, *numbers, ("durations", "")],
