@@ -96,10 +96,10 @@ def pattern(error: str) -> str:
 
 
 def _settled(text: str) -> str:
-    for _ in range(_ROUNDS):
-        before, text = text, _SEVERAL.sub(r"\1", _CHANGING.sub(_placeholder, text))
-        if text == before:
-            break
+    before, rounds = "", 0
+    while text != before and rounds < _ROUNDS:
+        before, rounds = text, rounds + 1
+        text = _SEVERAL.sub(r"\1", _CHANGING.sub(_placeholder, text))
     return text
 
 
