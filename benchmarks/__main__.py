@@ -43,7 +43,13 @@ def cases_of_size(folder: Path, count: int) -> Iterator[cases.Case]:
     # So few connections that each has a whole page.
     large, small = Histories(folder, count, FEW), Histories(folder, SMALL, 60)
     small.build()
-    yield from chain(sizes.flatness(large, small), sizes.cold(large), lightness.memory(min(count, MIDDLE), TURNS))
+    spread = Histories(folder, count, MANY)
+    yield from chain(
+        cases.health(spread),
+        sizes.flatness(large, small),
+        sizes.cold(large),
+        lightness.memory(min(count, MIDDLE), TURNS),
+    )
 
 
 def all_figures(folder: Path, count: int) -> Iterator[cases.Figure]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ import attrs
 
 from benchmarks.data import Histories, connection_ids, jobs, open_least
 from jobhistory import JobHistory, JobStatus, SyncJob
+from jobhistory.health import WINDOW
 from jobhistory.storage import sqlite
 from jobhistory.storage.sqlite import SQLiteJobRepository
 
@@ -31,6 +33,12 @@ _LEAST_NEWEST = """
 SELECT jobs.* FROM json_each(?) AS c CROSS JOIN jobs
 WHERE jobs.rowid = (
     SELECT rowid FROM jobs WHERE source_connection_id = c.value ORDER BY created_at DESC LIMIT 1
+)
+"""
+_LEAST_WINDOWS = """
+SELECT jobs.* FROM json_each(?) AS c CROSS JOIN jobs
+WHERE jobs.rowid IN (
+    SELECT rowid FROM jobs WHERE source_connection_id = c.value ORDER BY created_at DESC LIMIT ?
 )
 """
 
@@ -108,6 +116,21 @@ def newest(histories: Histories) -> Iterator[Case]:
         1.3,
         history.newest_jobs,
         lambda: least.execute(_LEAST_NEWEST, (names,)).fetchall(),
+    )
+
+
+def health(histories: Histories) -> Iterator[Case]:
+    """Figures and signals of many connections, over reading the rows that they are drawn from, a row at a time."""
+    repository = SQLiteJobRepository(histories.library)
+    newest = max(job.created_at for [job] in repository.newest_jobs().values())
+    history = JobHistory(repository, clock=lambda: newest)
+    least = open_least(histories.least)
+    names = json.dumps([str(id) for id in connection_ids(histories.connections)])
+    yield Case(
+        f"health of {histories.connections:,} connections",
+        2,
+        history.health,
+        lambda: deque(least.execute(_LEAST_WINDOWS, (names, WINDOW)), maxlen=0),
     )
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 from uuid import UUID
 
 from jobhistory.errors import DuplicateJobError
@@ -26,6 +26,7 @@ from jobhistory.repository import (
     SourceConnection,
     TellsLatestChange,
     WaitsForChanges,
+    check_limit,
     check_name,
     check_statuses,
     position_of,
@@ -36,6 +37,11 @@ from jobhistory.sanitizer import Redact, Sanitizer
 from jobhistory.status import JobStatus
 from jobhistory.steps import Steps
 from jobhistory.times import seconds, utc_now
+
+if TYPE_CHECKING:
+    from jobhistory.failures import Failure
+    from jobhistory.health import Health
+    from jobhistory.stats import Stats
 
 _POLL_EVERY = 0.5
 
@@ -199,8 +205,47 @@ class JobHistory(Steps):
 
         Raises SourceConnectionNotFoundError, InvalidLimitError.
         """
-        ids = None if source_connection_ids is None else [parse_id(id) for id in source_connection_ids]
-        return self.repository.newest_jobs(ids, per_connection=per_connection)
+        return self.repository.newest_jobs(_parsed(source_connection_ids), per_connection=per_connection)
+
+    def stats(self, source_connection_ids: Iterable[UUID | str] | None = None) -> dict[UUID, Stats]:
+        """The figures of each connection asked for (None: of all), drawn from its newest 50 jobs.
+
+        Its newest job, last success, failure streak, success rate, p50 and p95 of durations, and jobs running
+        now: see jobhistory.stats. Raises SourceConnectionNotFoundError.
+        """
+        from jobhistory.health import stats_of
+
+        return stats_of(self.repository, _parsed(source_connection_ids))
+
+    def health(self, source_connection_ids: Iterable[UUID | str] | None = None) -> dict[UUID, Health]:
+        """The same figures, and with them what is unusual in those jobs: see jobhistory.signals.
+
+        A run that takes much longer than usual, or inserted much less; one that has not come, though it always
+        does; counters that stopped moving. Raises SourceConnectionNotFoundError.
+        """
+        from jobhistory.health import health_of
+
+        return health_of(self.repository, _parsed(source_connection_ids), self.clock())
+
+    def failures(
+        self,
+        source_connection_ids: Iterable[UUID | str] | None = None,
+        *,
+        since: datetime | None = None,
+        limit: int = 100,
+    ) -> list[Failure]:
+        """The errors of failed jobs, grouped by what they have in common, the most frequent first.
+
+        Each says how often, since when, in which connections, and gives the latest job; see
+        jobhistory.fingerprint for what makes two errors the same. Read are the FAILED jobs of the connections
+        asked for (None: of all), created at `since` or later.
+
+        Raises SourceConnectionNotFoundError, InvalidLimitError, and InvalidJobError where `since` is no aware
+        datetime.
+        """
+        from jobhistory.failures import failures_of
+
+        return failures_of(self.repository, _parsed(source_connection_ids), since, check_limit(limit))
 
     def changes(self, after: str | None = None, *, limit: int = 1000) -> list[Change]:
         """The jobs written since the token `after`, each as it stands now, in commit order, at least once.
@@ -329,3 +374,7 @@ class JobHistory(Steps):
         Raises what JobRepository.replace raises.
         """
         self._recorder.replace(self._sanitizer.version(job), quiet=quiet)
+
+
+def _parsed(source_connection_ids: Iterable[UUID | str] | None) -> list[UUID] | None:
+    return None if source_connection_ids is None else [parse_id(id) for id in source_connection_ids]

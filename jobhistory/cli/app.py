@@ -16,6 +16,7 @@ from jobhistory.cli.completion import completion
 from jobhistory.cli.database import VARIABLE, BadInputError, Database, NotFoundError, standard_file
 from jobhistory.cli.demo import demo
 from jobhistory.cli.exec import exec_
+from jobhistory.cli.insight import failures, stats
 from jobhistory.cli.pruning import prune
 from jobhistory.cli.reading import connections, list_, show
 from jobhistory.cli.render import visible
@@ -108,6 +109,8 @@ for command in (
     show,
     watch,
     connections,
+    stats,
+    failures,
     cancel,
     reap,
     prune,

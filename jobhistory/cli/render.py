@@ -20,6 +20,7 @@ import click
 
 from jobhistory.job import FIELDS, WIRE_FIELDS, SyncJob
 from jobhistory.repository import SourceConnection
+from jobhistory.stats import heights, took
 from jobhistory.status import JobStatus
 from jobhistory.times import UNITS, span, to_wire
 
@@ -49,6 +50,9 @@ _SHORT = len("770e8400-e29b")  # of an id: 48 bits, which in a UUIDv7 are its mi
 
 _LONG_AGO = 7 * 86400
 
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_SPARKS = "▁▂▃▄▅▆▇█"
+
 FREE, RIGHT = "free", "right"
 Cell = tuple[str, str]
 """A text that is visible already, and its style."""
@@ -69,11 +73,20 @@ def label(connection: SourceConnection) -> str:
     return visible(connection.name or str(connection.id))
 
 
-def took(job: SyncJob, now: datetime) -> float | None:
-    """The seconds that the job took, or has been running for."""
-    if job.is_active and job.started_at is not None:
-        return max(0.0, (now - job.started_at).total_seconds())
-    return job.duration_seconds
+def bar(part: float, width: int) -> str:
+    """A bar that fills a part (0 to 1) of so many columns, to an eighth of one."""
+    whole, eighths = divmod(round(part * width * 8), 8)
+    return f"{'█' * whole}{_EIGHTHS[eighths]}".rstrip().ljust(width)
+
+
+def spark(jobs: Sequence[SyncJob], now: datetime) -> str:
+    """The jobs' durations in a line, the oldest on the left: ! failed, · has none. `jobs` stand newest first."""
+    durations = [took(job, now) for job in jobs]
+    line = [
+        "!" if job.status is JobStatus.FAILED else "·" if seconds is None else _SPARKS[height - 1]
+        for job, seconds, height in zip(jobs, durations, heights(durations, len(_SPARKS), 1), strict=True)
+    ]
+    return "".join(reversed(line))
 
 
 def ago(moment: datetime, now: datetime) -> str:
@@ -102,12 +115,12 @@ def show_jobs(jobs: Sequence[SyncJob], names: Mapping[UUID, str | None], *, now:
     owner = {job.id: visible(names.get(job.source_connection_id) or str(job.source_connection_id)) for job in jobs}
     if not sys.stdout.isatty():
         head = [*_PLAIN_HEAD, "connection", "error"]
-        _print_columns([head, *([*_plain(job), owner[job.id], _error(job) or "-"] for job in jobs)])
+        print_columns([head, *([*_plain(job), owner[job.id], _error(job) or "-"] for job in jobs)])
         return
     several = len({job.source_connection_id for job in jobs}) > 1
     connection = [("connection", FREE)] if several else []
     numbers = [(heading, RIGHT) for heading in ("took", *COUNT_SIGNS)]
-    _print(
+    print_table(
         table_of(
             [("job", ""), ("status", ""), ("created", ""), *numbers, *connection, ("error", FREE)],
             [[*job_cells(job, now), *([(owner[job.id], "")] if several else []), (_error(job), "red")] for job in jobs],
@@ -128,14 +141,14 @@ def show_connections(
             [str(connection.id), *(_plain(job)[:3] if job else ["-"] * 3), visible(connection.name or "-")]
             for connection, job in known
         ]
-        _print_columns([head, *rows])
+        print_columns([head, *rows])
         return
-    _print(
+    print_table(
         table_of(
             [("connection", ""), ("name", FREE), ("newest job", ""), ("status", ""), ("created", "")],
             [
                 [
-                    (_short(connection.id), ""),
+                    (short(connection.id), ""),
                     (visible(connection.name or ""), "bold"),
                     *(job_cells(job, now)[:3] if job else []),
                 ]
@@ -202,7 +215,7 @@ def job_cells(job: SyncJob, now: datetime) -> list[Cell]:
     seconds, style = took(job, now), (colour if job.is_active else "")
     counts = [(name, getattr(job, name)) for name in COUNTS]
     return [
-        (_short(job.id), ""),
+        (short(job.id), ""),
         (job.status, colour),
         (ago(job.created_at, now), ""),
         ("" if seconds is None else span(seconds), style),
@@ -214,18 +227,20 @@ def _error(job: SyncJob) -> str:
     return visible(job.error or "")
 
 
-def _short(id: UUID) -> str:
+def short(id: UUID) -> str:
+    """The start of the id, as a table shows it."""
     return str(id)[:_SHORT]
 
 
-def _print_columns(rows: Sequence[Sequence[str]]) -> None:
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
     """Print the rows in columns two spaces apart, the last of any width."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     for row in rows:
         click.echo("  ".join([*map(str.ljust, row[:-1], widths), row[-1]]))
 
 
-def _print(table: Table) -> None:
+def print_table(table: Table) -> None:
+    """Print the table on the terminal."""
     from rich.console import Console
 
     Console(highlight=False).print(table)

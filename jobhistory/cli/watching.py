@@ -24,13 +24,13 @@ from jobhistory.cli.render import (
     job_cells,
     label,
     table_of,
-    took,
     visible,
 )
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
 from jobhistory.reaping import CONFIRM_FOR, SILENT_FOR
 from jobhistory.repository import MAX_LIMIT, SourceConnection
+from jobhistory.stats import took
 from jobhistory.status import JobStatus
 from jobhistory.times import span, to_wire
 

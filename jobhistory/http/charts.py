@@ -10,6 +10,7 @@ import attrs
 from markupsafe import Markup
 
 from jobhistory.job import SyncJob
+from jobhistory.stats import heights, longest_of, took
 from jobhistory.times import span
 
 _SPARK_BARS, _SPARK_STEP, _SPARK_HEIGHT = 30, 4, 24
@@ -44,27 +45,20 @@ _TOPS = (
 _DAY = 86400
 
 
-def took(job: SyncJob, now: datetime) -> float | None:
-    """The seconds that the job took, or has been running for; None where nobody knows."""
-    if job.is_active and job.started_at is not None:
-        return max(0.0, (now - job.started_at).total_seconds())
-    return job.duration_seconds
-
-
 def spark(jobs: Sequence[SyncJob], now: datetime) -> Markup:
     """The newest jobs' durations in a line of text, the oldest on the left. `jobs` stand newest first."""
-    bars = [(job, took(job, now)) for job in jobs[:_SPARK_BARS]]
-    longest = max((seconds for _, seconds in bars if seconds is not None), default=0) or 1
+    shown = jobs[:_SPARK_BARS]
+    durations = [took(job, now) for job in shown]
+    longest = longest_of(durations)
     drawn = sorted(
         (job.status.lower(), f"M{_SPARK_BARS * _SPARK_STEP - 2 - n * _SPARK_STEP} {_SPARK_HEIGHT}v-{height}")
-        for n, (job, seconds) in enumerate(bars)
-        for height in [_STUB if seconds is None else max(_STUB, round(seconds / longest * _SPARK_HEIGHT))]
+        for n, (job, height) in enumerate(zip(shown, heights(durations, _SPARK_HEIGHT, _STUB), strict=True))
     )
     paths = Markup().join(
         Markup('<path class="{}" d="{}"/>').format(status, "".join(d for _, d in several))
         for status, several in groupby(drawn, key=lambda bar: bar[0])
     )
-    label = f"Durations of the last {len(bars)} jobs, up to {span(longest)}" if bars else "No jobs yet"
+    label = f"Durations of the last {len(shown)} jobs, up to {span(longest)}" if shown else "No jobs yet"
     return Markup('<svg class="spark" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         _SPARK_BARS * _SPARK_STEP, _SPARK_HEIGHT, label, paths
     )

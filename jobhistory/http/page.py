@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -24,13 +23,14 @@ from starlette.staticfiles import StaticFiles
 
 from jobhistory.errors import JobHistoryError, SourceConnectionNotFoundError
 from jobhistory.http.auth import check_origin
-from jobhistory.http.charts import chart, spark, took
+from jobhistory.http.charts import chart, spark
 from jobhistory.http.events import EventStream, Feed, stream
 from jobhistory.http.problems import meaning
 from jobhistory.http.schema import After, Before, ConnectionId, JobId, Statuses
 from jobhistory.http.service import Service
 from jobhistory.job import SyncJob
 from jobhistory.repository import Change, Cursor, SourceConnection
+from jobhistory.stats import Stats, took
 from jobhistory.status import JobStatus
 from jobhistory.times import span, to_wire
 
@@ -165,7 +165,7 @@ class _Page:
             "history.html",
             connection=connection,
             jobs=shown,
-            summary=Summary.of(shown),
+            summary=Stats.of(shown),
             chart=chart(shown, self._history.clock(), lambda job: _url(base, job)),
             wanted=wanted or frozenset(),
             toggled={each: _query(status=sorted((wanted or frozenset()) ^ {each})) for each in JobStatus},
@@ -318,26 +318,7 @@ class Line:
     @property
     def streak(self) -> int:
         """How many of its newest jobs failed one after the other; those that did not end, or were cancelled, apart."""
-        ended = [job.status for job in self.jobs if job.status in {JobStatus.COMPLETED, JobStatus.FAILED}]
-        return next((n for n, status in enumerate(ended) if status is JobStatus.COMPLETED), len(ended))
-
-
-@attrs.frozen
-class Summary:
-    """What a page of jobs comes to."""
-
-    succeeded: float | None
-    """Of those that completed or failed, the part that completed."""
-    median: float | None
-    """Seconds."""
-
-    @classmethod
-    def of(cls, jobs: Iterable[SyncJob]) -> Summary:
-        """Of these jobs."""
-        completed = [job for job in jobs if job.status is JobStatus.COMPLETED]
-        ended = len(completed) + sum(job.status is JobStatus.FAILED for job in jobs)
-        durations = [job.duration_seconds for job in completed if job.duration_seconds is not None]
-        return cls(len(completed) / ended if ended else None, statistics.median(durations) if durations else None)
+        return Stats.of(self.jobs).failure_streak
 
 
 def _story(job: SyncJob) -> list[tuple[str, datetime, float]]:

@@ -175,6 +175,12 @@ COMMANDS = [
     ["connections", "--json"],
     ["connections", "rename", HOSTILE, "x"],
     ["connections", "rename", MARKUP, HOSTILE],
+    ["stats"],
+    ["stats", MARKUP, "--json"],
+    ["stats", HOSTILE],
+    ["failures", "--since", "99999d"],
+    ["failures", "--since", "99999d", "--json"],
+    ["failures", "--since", HOSTILE],
     ["export"],
     ["export", HOSTILE],
 ]

@@ -1,0 +1,241 @@
+"""stats, failures: how connections do, and which errors there are."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import click
+
+from jobhistory.cli.database import Database, find_connection
+from jobhistory.cli.reading import as_json
+from jobhistory.cli.render import (
+    COLOURS,
+    FREE,
+    RIGHT,
+    Cell,
+    ago,
+    bar,
+    json_text,
+    label,
+    print_columns,
+    print_table,
+    short,
+    spark,
+    table_of,
+    visible,
+)
+from jobhistory.errors import InvalidJobError
+from jobhistory.failures import Failure
+from jobhistory.health import Health
+from jobhistory.history import JobHistory
+from jobhistory.job import SyncJob
+from jobhistory.repository import MAX_LIMIT, SourceConnection
+from jobhistory.times import UNITS, from_wire, span, to_wire
+
+_SPARKS = 30
+_BAR = 10
+_HOW_LONG = re.compile(r"([0-9]{1,5})([wdhms])", re.ASCII)
+_SECONDS = {unit: size for size, unit in UNITS} | {"w": 7 * 86400}
+
+connections_argument = click.argument("names", metavar="[CONNECTION]...", nargs=-1)
+
+
+@click.command()
+@connections_argument
+@click.option("--signals", "only_signals", is_flag=True, help="Only connections in which something is unusual.")
+@as_json
+@click.pass_obj
+def stats(database: Database, *, names: tuple[str, ...], only_signals: bool, as_json: bool) -> None:
+    r"""Show how connections do, and what is unusual.
+
+    Each CONNECTION, or else every one, has a line of figures, drawn from its newest 50 jobs: the newest, the last
+    success, how many failed in a row since, how many of those that ended succeeded, the median (p50) and the 95th
+    percentile (p95) of the durations of completed jobs, how many run now, and a spark line of the newest 30
+    durations (! failed, · not known).
+
+    Signals stand below, each with its numbers, where ten earlier jobs at least say what is usual:
+
+    \b
+      SLOW     a run takes, or took, much longer than usual
+      FEW      the newest run inserted much less than usual
+      OVERDUE  it has not run, though it always does
+      STALLED  a run's counters stopped moving, though its heart beats
+
+    \b
+    Examples:
+      jobhistory stats
+      jobhistory stats "the docs" --json
+      jobhistory stats --signals
+    """
+    with database.read() as history:
+        asked = _asked(history, names)
+        health = history.health(asked)
+        known = {each.id: each for each in history.connections()}
+        shown = {known[id]: each for id, each in health.items() if id in known and (each.signals or not only_signals)}
+        if as_json:
+            rows = [{"id": str(one.id), "name": one.name, **each.to_dict()} for one, each in shown.items()]
+            click.echo(json_text(rows, indent=2))
+        elif not shown:
+            click.echo("Nothing is unusual." if health else "No connections in this history.", err=True)
+        elif sys.stdout.isatty():
+            _show_stats(history, shown)
+        else:
+            _print_stats(shown)
+
+
+def _asked(history: JobHistory, names: Sequence[str]) -> list[UUID] | None:
+    return [find_connection(history, name).id for name in names] if names else None
+
+
+def _show_stats(history: JobHistory, shown: Mapping[SourceConnection, Health]) -> None:
+    now = history.clock()
+    newest = history.newest_jobs([connection.id for connection in shown], per_connection=_SPARKS)
+    head = [("connection", FREE), ("newest job", ""), ("", ""), ("last success", ""), ("succeeded", "")]
+    numbers = [(word, RIGHT) for word in ("failed in a row", "p50", "p95", "running")]
+    print_table(
+        table_of(
+            [*head, *numbers, ("durations", "")],
+            [_figures(connection, each, newest[connection.id], now) for connection, each in shown.items()],
+        )
+    )
+    for connection, each in shown.items():
+        for signal in each.signals:
+            kind = click.style(f"{signal.kind:<8}", fg="yellow", bold=True)
+            about = click.style(f"(job {short(signal.job.id)})", dim=True)
+            click.echo(f"{kind} {label(connection)}: {signal} {about}")
+
+
+def _figures(connection: SourceConnection, health: Health, newest: Sequence[SyncJob], now: datetime) -> list[Cell]:
+    stats = health.stats
+    job, success, rate = stats.newest, stats.last_success, stats.success_rate
+    return [
+        (label(connection), "bold"),
+        (job.status, COLOURS[job.status]) if job else ("", ""),
+        (ago(job.created_at, now) if job else "", ""),
+        (ago(success.created_at, now) if success else "never", "" if success else "dim"),
+        ("" if rate is None else f"{bar(rate, _BAR)} {rate:4.0%}", "green" if rate == 1 else ""),
+        (str(stats.failure_streak or ""), "red"),
+        *(("" if seconds is None else span(seconds), "") for seconds in (stats.p50_seconds, stats.p95_seconds)),
+        (str(stats.running or ""), "cyan"),
+        (spark(newest, now), ""),
+    ]
+
+
+def _print_stats(shown: Mapping[SourceConnection, Health]) -> None:
+    """The figures in columns, for a program: words without a space, but for the name, which stands last."""
+    head = ["connection", "status", "created_at", "last_success_at", "failure_streak", "success_rate"]
+    print_columns([[*head, "p50_seconds", "p95_seconds", "running", "signals", "name"], *map(_plain, shown.items())])
+
+
+def _plain(line: tuple[SourceConnection, Health]) -> list[str]:
+    connection, health = line
+    stats = health.stats
+    return [
+        str(connection.id),
+        stats.newest.status if stats.newest else "-",
+        to_wire(stats.newest.created_at) if stats.newest else "-",
+        to_wire(stats.last_success.created_at) if stats.last_success else "-",
+        str(stats.failure_streak),
+        *(
+            "-" if number is None else f"{number:.6g}"
+            for number in (stats.success_rate, stats.p50_seconds, stats.p95_seconds)
+        ),
+        str(stats.running),
+        ",".join(dict.fromkeys(signal.kind for signal in health.signals)) or "-",
+        visible(connection.name or "-"),
+    ]
+
+
+def _since(_: click.Context, parameter: click.Parameter, text: str) -> datetime | timedelta:
+    if match := _HOW_LONG.fullmatch(text):
+        return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
+    try:
+        return from_wire("since", text)
+    except InvalidJobError:
+        message = f"{visible(text)} is neither how long ago, such as 7d or 12h, nor a time such as 2024-03-15T12:00:00Z"
+        raise click.BadParameter(message, param=parameter) from None
+
+
+@click.command()
+@connections_argument
+@click.option(
+    "--since",
+    metavar="TIME",
+    default="7d",
+    show_default=True,
+    callback=_since,
+    help="Of jobs created since: how long ago (w, d, h, m, s), or a time such as 2024-03-15T12:00:00Z.",
+)
+@click.option("--limit", type=click.IntRange(1, MAX_LIMIT), default=20, show_default=True, help="How many, at most.")
+@as_json
+@click.pass_obj
+def failures(
+    database: Database, *, names: tuple[str, ...], since: datetime | timedelta, limit: int, as_json: bool
+) -> None:
+    r"""Show which errors there are, the most frequent first.
+
+    Errors that differ in numbers, ids, times, addresses, paths and quoted text alone count as one; # and <path> stand
+    in their place. Each says how often it came, when first and last, in how many connections, and the newest job that
+    it ended, for `jobhistory show`. They are those of each CONNECTION, or else of all.
+
+    \b
+    Examples:
+      jobhistory failures
+      jobhistory failures "the docs" --since 4w
+      jobhistory failures --json | jq '.[0].connections'
+    """
+    with database.read() as history:
+        now = history.clock()
+        start = since if isinstance(since, datetime) else now - since
+        found = history.failures(_asked(history, names), since=start, limit=limit)
+    if as_json:
+        click.echo(json_text([failure.to_dict() for failure in found], indent=2))
+    elif not found:
+        click.echo(f"No job failed that was created since {to_wire(start.replace(microsecond=0))}.", err=True)
+    elif sys.stdout.isatty():
+        _show_failures(found, now)
+    else:
+        head = ["fingerprint", "count", "connections", "first_at", "last_at", "latest_job", "error"]
+        print_columns([head, *map(_plain_failure, found)])
+
+
+def _show_failures(found: Sequence[Failure], now: datetime) -> None:
+    most = found[0].count
+    print_table(
+        table_of(
+            [
+                ("jobs", RIGHT),
+                ("", ""),
+                ("first", ""),
+                ("last", ""),
+                ("connections", RIGHT),
+                ("latest job", ""),
+                ("error", FREE),
+            ],
+            [
+                [
+                    (f"{each.count:,}", "bold"),
+                    (bar(each.count / most, _BAR), "red"),
+                    (ago(each.first_at, now), ""),
+                    (ago(each.last_at, now), ""),
+                    (f"{len(each.connections):,}", ""),
+                    (short(each.latest.id), ""),
+                    (_error(each), "red"),
+                ]
+                for each in found
+            ],
+        )
+    )
+
+
+def _plain_failure(each: Failure) -> list[str]:
+    times = (to_wire(each.first_at), to_wire(each.last_at))
+    return [each.fingerprint, str(each.count), str(len(each.connections)), *times, str(each.latest.id), _error(each)]
+
+
+def _error(failure: Failure) -> str:
+    return visible(failure.pattern) or "(no error was given)"

@@ -1,0 +1,116 @@
+r"""Fingerprints: what two errors have in common, once all that changes from one to the next is taken out.
+
+`pattern` puts placeholders in place of what changes, and `fingerprint` is a digest of that:
+
+    TimeoutError: page 17 of https://api.example.com/v1/pages?cursor=8f3a took 30.5 s
+    TimeoutError: page # of <url> took # s
+
+Beside Sentry, whose grouping is the best known (https://develop.sentry.dev/backend/application-domains/grouping/;
+for messages src/sentry/grouping/parameterization.py and strategies/message.py in getsentry/sentry, as of 2026):
+
+- Likewise: one search takes out URLs, e-mail and IP addresses, UUIDs, hashes, hexadecimal and decimal numbers, dates
+  and times; no more than the first two lines that are not empty count; the algorithm has a version, for a change to
+  it makes new groups.
+- Sentry groups by the stack trace first, then by the exception's type, and by the message last. Here the message is
+  all there is for every worker, and it starts with the type; of a traceback, the line that tells the error counts.
+- Sentry has a placeholder for each kind (<int>, <hex>, <uuid>, ...). Here every word with a digit becomes `#`, since
+  ids of one kind look like several: 12345678 is a hash, too. So do all its parts: `us-east-1`, `psycopg2`.
+- Sentry takes out quoted text behind `=` alone, and no paths. Here paths go, and quoted text does (`<quoted>`), unless
+  it tells the error: five words or more, as in (1040, "Too many connections on this server"), or what stands under a
+  key such as 'error', 'code' or 'message' in JSON.
+- Sentry takes out every number. Here up to three digits stay that say which error it is: behind code, errno, exit,
+  HTTP, signal, status. An exit code of 1 is not one of 137.
+- Several of one kind in a row count as one: `in (1, 2, 3)` is `in (4)`.
+
+The cost is linear in the length of the text. No expression can run away: each begins only where a word, a quote or a
+path can begin, its repeats are bounded or possessive, and what a failed attempt has read no other one of its kind reads
+again. Quoted text is searched again by itself, at most once for each of the three kinds of quotes. What is found is
+searched until nothing changes, so a pattern is its own pattern; that takes two rounds as a rule, and `_ROUNDS` at most.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import lru_cache
+from itertools import islice
+
+VERSION = 1
+"""The version of the algorithm, which each fingerprint begins with: those of two versions are not to be compared."""
+LONGEST = 500
+"""So many characters of a pattern count."""
+
+_ROUNDS = 5
+_LINES = 2
+_WORDS = 5
+_TRACEBACK = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t][^\n]*+\n)*+(?P<error>\S)", re.MULTILINE)
+_MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}"
+_DAY = "(?:mon|tue|wed|thu|fri|sat|sun)[a-z]{0,6}"
+_CLOCK = r"""
+    [0-9]{1,2}:[0-9]{2} (?: :[0-9]{2} (?:[.,][0-9]{1,9})? )?
+    (?: [ ]?(?:[ap]m|z|utc|gmt)\b | [ ]?[+-][0-9]{2}:?[0-9]{2}\b )?
+"""
+# What comes first here goes first. The groups are the kinds; those inside `said` and `quoted` are their parts.
+_CHANGING = re.compile(
+    rf"""
+    (?P<kept> (?<![\w-]) (?P<around>["'])?
+        (?: (?:error|exit|return|status)?[ _-]?code | errno | exit(?:ed)?(?:[ ]with)? | http(?:[ ]error)? | signal
+          | status )
+        (?(around)(?P=around)) [ ]?[:=(]?[ ]? -?[0-9]{{1,3}} (?! [\w-] | [.,:/][0-9] ) )
+  | (?P<said> (?P<key> (?P<mark>["']) (?:code|error|error_?code|message|msg|reason|status|title|type) (?P=mark)
+        [ ]?:[ ]? ) (?P<quote>["']) (?P<value> (?: (?!(?P=quote)). )*+ ) (?P=quote) )
+  | (?P<url> (?<![\w.+-]) [\w.+-]{{2,30}}+://[^\s"'`<>]++ )
+  | (?P<email> (?<![\w.+-]) [\w.+-]++@[\w-]++(?:\.[\w-]++)*+ )
+  | (?P<time> (?<![\w.+-])
+        (?: [0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}} (?: [T ]{_CLOCK} )?
+          | (?: {_DAY},?[ ] )? (?: [0-9]{{1,2}}[ -]{_MONTH}[ -] | {_MONTH}[ ]{{1,2}}[0-9]{{1,2}},?[ ] )
+            (?: {_CLOCK}[ ] )? [0-9]{{4}} (?: [ ]{_CLOCK} )? )
+        (?![\w-]) )
+  | (?P<path> (?<![\w./\\~-])
+        (?: (?: ~ | \.{{1,2}} )?/[^\s"'`<>()\[\]{{}},;:|/][^\s"'`<>()\[\]{{}},;:|]*+
+          | (?: [a-z]:[\\/] | \\\\ )[^\s"'`<>()\[\]{{}},;:|]++
+          | [\w.-]++ (?: (?:/[\w.-]++){{2,}}+ /?+ | /[\w-]++\.[a-z]\w{{0,4}}+ ) (?![\w/]) ) )
+  | (?P<address> (?<![\w:]) (?=[a-f:]{{0,9}}[0-9]) (?:[0-9a-f]{{0,4}}:){{2,7}}[0-9a-f]{{0,4}} (?![\w:]) )
+  | (?P<uuid> (?<![\w-]) [0-9a-f]{{8}}-(?:[0-9a-f]{{4}}-){{3}}[0-9a-f]{{12}} (?![\w-]) )
+  | (?P<number> (?<![\w-]) (?: [^\W\d] | - )*+ \d[\w-]*+ (?: [.,:/]\d[\w-]*+ )*+ )
+  | (?P<quoted> (?<!\w) [bfru]?
+        (?: "(?P<double>[^"]*+)" | '(?P<single>(?:[^']|(?<=\w\w)'(?=\w))*+)' | `(?P<back>[^`]*+)` ) (?!\w) )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_PLACEHOLDERS = {"url": "<url>", "email": "<email>", "time": "<time>", "path": "<path>"}
+_SEVERAL = re.compile(r"(#|<[a-z]+>)(?:,[ ]?\1)++")
+
+
+def fingerprint(error: str) -> str:
+    """The error's fingerprint, such as `1-5d1f2c0a9b3e4f60`: the version, and a digest of its pattern."""
+    return f"{VERSION}-{hashlib.sha256(pattern(error).encode(errors='surrogatepass')).hexdigest()[:16]}"
+
+
+@lru_cache(maxsize=1024)  # many jobs fail of the same error
+def pattern(error: str) -> str:
+    """The error on one line, with placeholders in place of what changes, as far as it counts."""
+    start = max((found.start("error") for found in _TRACEBACK.finditer(error)), default=0)
+    lines = (" ".join(line.split()) for line in error[start:].splitlines())
+    return _settled(" ".join(islice(filter(None, lines), _LINES)))[:LONGEST]
+
+
+def _settled(text: str) -> str:
+    before, rounds = "", 0
+    while text != before and rounds < _ROUNDS:
+        before, rounds = text, rounds + 1
+        text = _SEVERAL.sub(r"\1", _CHANGING.sub(_placeholder, text))
+    return text
+
+
+def _placeholder(match: re.Match[str]) -> str:
+    kind = match.lastgroup
+    if kind == "kept":
+        return match[0]
+    if kind == "said":
+        return f"{match['key']}{match['quote']}{_settled(match['value'])}{match['quote']}"
+    if kind == "quoted":
+        quoted, [text] = match[0], [part for part in match.group("double", "single", "back") if part is not None]
+        inside = _settled(text)
+        return f"{quoted[-1]}{inside}{quoted[-1]}" if inside.count(" ") >= _WORDS - 1 else "<quoted>"
+    return _PLACEHOLDERS.get(kind or "", "#")
