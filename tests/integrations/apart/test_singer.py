@@ -1,0 +1,104 @@
+"""A real tap, in this process and through `jobhistory exec`, as jobs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tap_jsonl.tap import TapJsonl
+
+from jobhistory import JobHistory
+from jobhistory.integrations.singer import sync_tap
+from tests.integrations.apart.engines import CONNECTION, newest
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, Any]:
+    path = tmp_path / "users.jsonl"
+    path.write_text("".join(f'{{"id": {number}}}\n' for number in range(1234)))
+    return {"path": str(path), "stream_name": "users", "primary_keys": ["id"]}
+
+
+def test_a_tap_is_a_job_with_its_records_which_go_where_they_went(
+    history: JobHistory, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tap = TapJsonl(config=config)
+    writer = tap.message_writer
+
+    with history.track(CONNECTION) as run:
+        sync_tap(run, tap)
+
+    assert ("COMPLETED", {"inserted": 1234}) == newest(history)
+    messages = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert list(range(1234)) == [each["record"]["id"] for each in messages if each["type"] == "RECORD"]
+    assert {"SCHEMA", "RECORD", "STATE"} == {each["type"] for each in messages}
+    assert writer is tap.message_writer
+
+
+def test_what_a_tap_raises_is_a_failed_job_with_what_it_wrote_before(
+    history: JobHistory, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path(config["path"]).open("ab") as users:
+        users.write(b"\xff\n")
+
+    tap = TapJsonl(config=config)
+    with pytest.raises(UnicodeDecodeError), history.track(CONNECTION) as run:
+        sync_tap(run, tap)
+
+    written = capsys.readouterr().out.count('"RECORD"')
+    assert 0 < written < 1234
+    assert ("FAILED", {"inserted": written}) == newest(history)
+
+
+def test_a_tap_stops_behind_a_record_when_it_is_asked_to(history: JobHistory, config: dict[str, Any]) -> None:
+    tap = TapJsonl(config=config)
+
+    usual = tap.message_writer.write_message
+    records = []
+
+    def write(message: Any) -> None:
+        if message.type == "RECORD":
+            records.append(message)
+        if len(records) == 100:
+            run.request_cancel("enough")
+        usual(message)
+
+    tap.message_writer.write_message = write
+    with history.track(CONNECTION) as run:
+        sync_tap(run, tap)
+
+    assert ("CANCELLED", {"inserted": 100}) == newest(history)
+    assert 100 == len(records)
+
+
+@pytest.fixture
+def exec_(url: str, tmp_path: Path) -> list[str]:
+    tap = Path(sys.executable).with_name("tap-jsonl")
+    command = [sys.executable, "-m", "jobhistory.cli", "--db", url, "exec", CONNECTION, "--singer"]
+    return [*command, "--", str(tap), "--config", str(tmp_path / "config.json")]
+
+
+def test_a_tap_of_its_own_process_is_counted_alike(
+    history: JobHistory, config: dict[str, Any], exec_: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    ended = subprocess.run(exec_, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+
+    assert (0, ("COMPLETED", {"inserted": 1234})) == (ended.returncode, newest(history)), ended.stderr
+    messages = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert list(range(1234)) == [each["record"]["id"] for each in messages if each["type"] == "RECORD"]
+
+
+def test_a_tap_of_its_own_process_that_fails_is_a_failed_job_with_its_reason(
+    history: JobHistory, exec_: list[str]
+) -> None:
+    ended = subprocess.run(exec_, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+
+    [job] = history.list_jobs(CONNECTION)
+    assert ("FAILED", f"tap-jsonl exited with {ended.returncode}") == (job.status.value, job.error)
+    assert "config.json" in (job.error_details or {})["stderr"]
