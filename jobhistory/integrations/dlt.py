@@ -10,8 +10,8 @@ for dlt does not tell it from what is new. They need dlt's runtime trace, which 
 
 A job is FAILED where dlt raises PipelineStepFailed; what had been loaded is counted. A cancel is seen whenever dlt
 tells of progress: behind a page of items, behind a file. To dlt it is an error like any other: what it has extracted
-by then is pending, or dropped. Ctrl-C and SIGTERM, which dlt catches by itself, come out as the KeyboardInterrupt
-that they are, and the job is CANCELLED.
+by then is pending, or dropped. Ctrl-C, and a signal that dlt catches while it normalizes and loads, come out as the
+KeyboardInterrupt that dlt made a PipelineStepFailed of, and the job is CANCELLED.
 
 What is pending the next run loads, and nothing else: so it is with dlt. Its rows are counted where the run before
 it wrote them.

@@ -1,10 +1,8 @@
-"""A real tap, in this process and through `jobhistory exec`, as jobs."""
+"""A real tap in this process as a job; tests/test_exec_counts.py has it in a process of its own."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +40,11 @@ def test_a_tap_is_a_job_with_its_records_which_go_where_they_went(
 def test_what_a_tap_raises_is_a_failed_job_with_what_it_wrote_before(
     history: JobHistory, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    tap = TapJsonl(config=config)
+    assert tap.catalog_dict  # which reads the file
     with Path(config["path"]).open("ab") as users:
         users.write(b"\xff\n")
 
-    tap = TapJsonl(config=config)
     with pytest.raises(UnicodeDecodeError), history.track(CONNECTION) as run:
         sync_tap(run, tap)
 
@@ -73,32 +72,3 @@ def test_a_tap_stops_behind_a_record_when_it_is_asked_to(history: JobHistory, co
 
     assert ("CANCELLED", {"inserted": 100}) == newest(history)
     assert 100 == len(records)
-
-
-@pytest.fixture
-def exec_(url: str, tmp_path: Path) -> list[str]:
-    tap = Path(sys.executable).with_name("tap-jsonl")
-    command = [sys.executable, "-m", "jobhistory.cli", "--db", url, "exec", CONNECTION, "--singer"]
-    return [*command, "--", str(tap), "--config", str(tmp_path / "config.json")]
-
-
-def test_a_tap_of_its_own_process_is_counted_alike(
-    history: JobHistory, config: dict[str, Any], exec_: list[str], tmp_path: Path
-) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(config))
-
-    ended = subprocess.run(exec_, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-
-    assert (0, ("COMPLETED", {"inserted": 1234})) == (ended.returncode, newest(history)), ended.stderr
-    messages = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert list(range(1234)) == [each["record"]["id"] for each in messages if each["type"] == "RECORD"]
-
-
-def test_a_tap_of_its_own_process_that_fails_is_a_failed_job_with_its_reason(
-    history: JobHistory, exec_: list[str]
-) -> None:
-    ended = subprocess.run(exec_, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-
-    [job] = history.list_jobs(CONNECTION)
-    assert ("FAILED", f"tap-jsonl exited with {ended.returncode}") == (job.status.value, job.error)
-    assert "config.json" in (job.error_details or {})["stderr"]
