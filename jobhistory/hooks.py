@@ -110,7 +110,7 @@ class Background:
         self._is_dropping = False
         self._waiting: deque[SyncJob] = deque()
         self._thread: threading.Thread | None = None
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition()
 
     def __call__(self, job: SyncJob) -> None:
         """Have it told, soon; or drop it."""

@@ -161,15 +161,16 @@ def test_a_hook_in_the_background_may_write_and_flush() -> None:
 
 
 def test_no_thread_is_left_where_nothing_is_to_be_told() -> None:
-    before = threading.active_count()
     hook = background(lambda _: None)
 
     for _ in range(3):
         reporting(hook, 1)
         assert hook.flush()
 
-    assert [] == [thread for thread in threading.enumerate() if thread.name.startswith("jobhistory hook")]
-    assert before == threading.active_count()
+    own = [thread for thread in threading.enumerate() if repr(hook._hook) in thread.name]
+    for thread in own:
+        thread.join(PATIENCE)
+    assert [] == [thread for thread in own if thread.is_alive()]
 
 
 def test_what_cannot_be_told_for_want_of_a_thread_is_told_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def run_pipeline(run: Run, pipeline: Pipeline, data: Any = None, **options: Any)
         if watch.stopped:
             run.raise_if_cancelled()
         if isinstance(failed.exception, KeyboardInterrupt):
-            raise failed.exception from failed
+            raise failed.exception from None  # it is what caused the failure: no circle
         raise
     finally:
         pipeline.collector = usual
