@@ -16,20 +16,22 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-LOCK = Path(__file__).with_name("requirements.lock")
+LOCKS = sorted(Path(__file__).parent.glob("*.lock"))
 VULNERABLE = ("pycrypto", "2.6.1")
 
 
 def main() -> int:
     """Give the exit code: 1 where a vulnerability is known."""
     if advisories(*VULNERABLE):
-        command = [sys.executable, "-m", "pip_audit", "--strict", "--disable-pip", "--no-deps", "-r", str(LOCK)]
-        return subprocess.run(command, check=False).returncode  # noqa: S603
+        audit = [sys.executable, "-m", "pip_audit", "--strict", "--disable-pip", "--no-deps"]
+        return max(subprocess.run([*audit, "-r", str(lock)], check=False).returncode for lock in LOCKS)  # noqa: S603
     if not newest_advisories(*VULNERABLE):
         print("NOT AUDITED: pypi.org does not give its advisories here")
         return 0
-    pinned = re.findall(r"^([\w.-]+)==([\w.]+)", LOCK.read_text(), re.MULTILINE)
-    found = {f"{name} {version}": newest_advisories(name, version) for name, version in pinned}
+    pinned = {
+        release for lock in LOCKS for release in re.findall(r"^([\w.-]+)==([\w.]+)", lock.read_text(), re.MULTILINE)
+    }
+    found = {f"{name} {version}": newest_advisories(name, version) for name, version in sorted(pinned)}
     skipped = [release for release, known in found.items() if known is None]
     known = {release: ids for release, ids in found.items() if ids}
     print(f"Audited {len(found) - len(skipped)} releases: {known or 'no known vulnerability'}")

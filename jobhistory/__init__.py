@@ -27,6 +27,7 @@ from jobhistory.errors import (
     UnknownOutcomeError,
 )
 from jobhistory.history import JobHistory
+from jobhistory.hooks import background
 from jobhistory.ids import UUID7
 from jobhistory.job import SyncJob
 from jobhistory.redact import Redactor
@@ -77,6 +78,7 @@ __all__ = [
     "StorageError",
     "SyncJob",
     "UnknownOutcomeError",
+    "background",
     "check_limit",
     "newest_first",
     "open",

@@ -75,7 +75,7 @@ class JobHistory(Steps):
         hooks: called in order after each commit of this process with the job; heartbeats are left out, and
             errors are logged. One thread calls them at a time: a write made meanwhile returns at once, and
             that thread tells of it too. A hook holds up the thread that calls it, which may be the one that
-            writes for a Run: one that takes longer than a heartbeat should hand on its work.
+            writes for a Run: put a slow one in the background, with jobhistory.background(hook).
     """
 
     def __init__(
@@ -357,7 +357,8 @@ class JobHistory(Steps):
         return prune(self, rule, source_connection_ids, dry_run=dry_run, archive=archive, progress=progress)
 
     def close(self) -> None:
-        """Close the repository: every method then raises StorageError."""
+        """Flush the hooks in the background, close the repository: every method then raises StorageError."""
+        self._recorder.flush()
         self.repository.close()
 
     def __enter__(self) -> Self:

@@ -54,6 +54,10 @@ class Recorder:
                 continue
             return following
 
+    def flush(self) -> None:
+        """Let the hooks in the background tell what they hold."""
+        self._hooks.flush()
+
     def _write(self, jobs: list[SyncJob], write: Callable[[], None]) -> None:
         self._hooks.after(lambda: _settle(write), jobs)
 

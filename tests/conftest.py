@@ -33,6 +33,14 @@ for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(_number, _usual)
 
 
+# Its packages clash with those of [test]: .ci/run makes an environment for it, where nothing is left out.
+collect_ignore = ["integrations/apart"]
+
+
+def pytest_report_header() -> str:
+    return "left out: tests/integrations/apart (dlt, Singer, APScheduler, Celery), which has its environment in .ci/run"
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """A database on the one server that all processes of this run share."""

@@ -37,6 +37,13 @@ OFFENCES = [
     ("testing", "storage/memory.py", "import hypothesis"),
     ("parquet", "cli/transfer.py", "import pyarrow"),
     ("aio", "cli/__init__.py", "import anyio"),
+    ("integrations", "integrations/logs.py", "import jobhistory.integrations.opentelemetry"),
+    ("integrations", "integrations/unplaced.py", ""),
+    ("dlt", "integrations/singer.py", "import dlt"),
+    ("openlineage", "integrations/logs.py", "import openlineage.client"),
+    ("opentelemetry", "integrations/logs.py", "import opentelemetry.trace"),
+    ("prometheus", "http/metrics.py", "import prometheus_client"),
+    ("singer", "exec/counts.py", "import singer_sdk"),
     *(("http", "cli/serve.py", f"import {name}") for name in ("fastapi", "jinja2", "pydantic", "starlette", "uvicorn")),
 ]
 
@@ -106,7 +113,9 @@ def test_importing_the_package_loads_no_backend_and_no_extra() -> None:
     program = "import jobhistory, sys; print([name for name in sys.argv[1:] if name in sys.modules])"
     backends = ["jobhistory.storage", "psycopg", "sqlite3", "sqlite_utils"]
     frameworks = ["fastapi", "httptools", "jinja2", "pydantic", "starlette", "uvicorn"]
-    extras = ["anyio", "click", "hypothesis", "platformdirs", "psycopg_pool", "pyarrow", "pytest", "rich", *frameworks]
+    integrations = ["jobhistory.integrations", "openlineage", "opentelemetry", "prometheus_client"]
+    tools = ["anyio", "click", "hypothesis", "platformdirs", "psycopg_pool", "pyarrow", "pytest", "rich"]
+    extras = [*frameworks, *integrations, *tools]
     unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
 
     loaded = subprocess.run(
@@ -130,10 +139,31 @@ def test_ci_runs_the_test_command_of_the_readme_and_the_demo() -> None:
     assert [] == [command for command in commands if command not in steps]
 
 
-def test_the_lock_pins_every_requirement() -> None:
+@pytest.mark.parametrize(
+    ("lock", "extras"), [("requirements", {"bench", "test"}), ("integrations", {"test-integrations"})]
+)
+def test_a_lock_pins_every_requirement(lock: str, extras: set[str]) -> None:
     project = SETTINGS["project"]
-    lists = [project["dependencies"], *project["optional-dependencies"].values()]
-    required = {canonicalize_name(Requirement(text).name) for text in sum(lists, SETTINGS["build-system"]["requires"])}
-    lock = (ROOT / ".ci" / "requirements.lock").read_text()
+    optional: dict[str, list[str]] = project["optional-dependencies"]
+    required = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    while extras:
+        wanted = [Requirement(text) for extra in extras for text in optional[extra]]
+        required |= {canonicalize_name(each.name) for each in wanted}
+        extras = {extra for each in wanted if each.name == "jobhistory" for extra in each.extras}
+    locked = (ROOT / ".ci" / f"{lock}.lock").read_text()
 
-    assert required - {"jobhistory"} <= set(re.findall(r"^([\w-]+)==", lock, re.MULTILINE))
+    assert required - {"jobhistory"} <= set(re.findall(r"^([\w-]+)==", locked, re.MULTILINE))
+
+
+def test_the_lock_pins_what_builds_the_package() -> None:
+    [backend] = SETTINGS["build-system"]["requires"]
+
+    assert f"\n{Requirement(backend).name}==" in (ROOT / ".ci" / "requirements.lock").read_text()
+
+
+def test_every_extra_is_installed_where_ci_tests() -> None:
+    optional: dict[str, list[str]] = SETTINGS["project"]["optional-dependencies"]
+    tested = {"bench", "test", "test-integrations"}
+    named = {extra for name in tested for text in optional[name] for extra in Requirement(text).extras}
+
+    assert set(optional) - tested <= named

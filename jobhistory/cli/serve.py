@@ -28,16 +28,21 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
     type=click.Path(dir_okay=False, path_type=Path),
     help="The keys that are let in, one a line.",
 )
+@click.option("--metrics", is_flag=True, help="Serve /metrics too, for Prometheus.")
 @click.pass_obj
-def serve(database: Database, *, host: str, port: int, token_file: Path | None) -> None:
+def serve(database: Database, *, host: str, port: int, token_file: Path | None, metrics: bool) -> None:
     """Serve the history over HTTP, with a page to look at.
 
     It serves until Ctrl-C. Each line of the token file holds a key, for all connections or for those whose ids
     stand behind it. Clients send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`; the page asks for it.
     Without a token file everybody who reaches the port may see, run and cancel jobs: so only this machine does.
+    Metrics tell of all connections: only a key for all of them opens /metrics.
     """
     try:
         from jobhistory.http.server import Server
+
+        if metrics:
+            from jobhistory.http.metrics import create_metrics_router
     except ImportError as error:
         raise click.ClickException(str(error)) from error
     from jobhistory.http import create_app
@@ -52,6 +57,8 @@ def serve(database: Database, *, host: str, port: int, token_file: Path | None) 
         open_to = "" if tokens else " No --token-file: for this machine only, and for everybody on it."
         click.echo(f"Serving {visible(database.url)} at http://{shown}:{bound}/ until Ctrl-C.{open_to}")
         app = create_app(history, tokens, hosts=None if tokens else {*_THIS_MACHINE, host.lower()})
+        if metrics:
+            app.include_router(create_metrics_router(history, tokens and tokens.opens_all))
         Server(app).run([listening])
 
 

@@ -8,6 +8,7 @@ route.py      one route: its spellings, HEAD, and errors as problems
 schema.py     what goes in and out, as OpenAPI says it
 wire.py       jobs as bytes, answers that need not be sent twice
 problems.py   errors as problem+json
+metrics.py    create_metrics_router: /metrics, for Prometheus
 events.py     changes as server-sent events, read once a process
 limits.py     how long a request may take, and how large it may be
 hosts.py      by which names the server may be called

@@ -76,10 +76,16 @@ class Tokens:
 
     async def __call__(self, token: str, source_connection_id: UUID | None) -> bool:
         """Whether the key is known, and opens the connection."""
+        return self._some(token, lambda ids: ids is None or source_connection_id is None or source_connection_id in ids)
+
+    async def opens_all(self, token: str, _: UUID | None = None) -> bool:
+        """Whether the key is known, and opens all connections. An Authorize, for what tells of them together."""
+        return self._some(token, lambda ids: ids is None)
+
+    def _some(self, token: str, allows: Callable[[frozenset[UUID] | None], bool]) -> bool:
         digest, allowed = _digest(token), False
         for known, ids in self._known:
-            same = hmac.compare_digest(digest, known)
-            allowed |= same and (source_connection_id is None or ids is None or source_connection_id in ids)
+            allowed |= hmac.compare_digest(digest, known) and allows(ids)
         return allowed
 
 

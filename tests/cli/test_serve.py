@@ -93,6 +93,20 @@ def test_without_a_token_file_it_serves_this_machine_and_says_so(cli: CommandLin
         assert 421 == httpx2.get(f"{url}/v1/source-connections", headers={"Host": "evil.example"}).status_code
 
 
+def test_metrics_are_served_where_they_are_asked_for_to_a_key_for_all(cli: CommandLine, example: Path) -> None:
+    with example.open("a") as tokens:
+        tokens.write(f"LIMITED {CONNECTION}\n")
+
+    with serving(cli, "--metrics", "--token-file", str(example)) as (url, _):
+        answers = [
+            httpx2.get(f"{url}/metrics", headers={"Authorization": f"Bearer {key}"})
+            for key in ("YOUR_API_KEY", "LIMITED")
+        ]
+
+    assert [200, 401] == [answer.status_code for answer in answers]
+    assert 'jobhistory_jobs_total{status="COMPLETED"} 0.0' in answers[0].text
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "example.org"])  # noqa: S104  it is refused
 def test_without_a_token_file_other_machines_are_not_served(cli: CommandLine, history: JobHistory, host: str) -> None:
     history.enqueue(CONNECTION)

@@ -13,6 +13,7 @@ import pytest
 import jobhistory
 from jobhistory.history import JobHistory
 from jobhistory.http import create_app
+from jobhistory.http.metrics import create_metrics_router
 from jobhistory.http.schema import COMPLETED, FAILED
 from jobhistory.job import SyncJob
 from tests.http.serving import DOCS, KEY, TOKENS, Stage
@@ -31,6 +32,7 @@ expected-statuses = ["2xx", "401", "403", "404", "409", "422", "5xx"]
 def conforms(stage: Stage, history: JobHistory, folder: Path, *words: str) -> None:
     history.add_many(map(SyncJob.from_dict, (COMPLETED, FAILED)))
     app = create_app(history, TOKENS)
+    app.include_router(create_metrics_router(history, TOKENS.opens_all))
     app.state.feed.end()  # a stream ends when it has begun
     (folder / "schemathesis.toml").write_text(SETTINGS)
     with stage.serving(app):
@@ -49,7 +51,7 @@ def conforms(stage: Stage, history: JobHistory, folder: Path, *words: str) -> No
             env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")},
         )
     assert 0 == tested.returncode, tested.stdout + tested.stderr
-    assert "7 selected / 7 total" in tested.stdout
+    assert "8 selected / 8 total" in tested.stdout
 
 
 def test_every_answer_conforms_to_the_document(stage: Stage, history: JobHistory, tmp_path: Path) -> None:
