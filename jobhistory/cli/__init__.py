@@ -7,6 +7,7 @@ reading.py    list, show, connections
 watching.py   watch
 acting.py     cancel, reap
 transfer.py   import, export
+moving.py     copy
 serve.py      serve
 upkeep.py     backup, check
 exec.py       exec

@@ -16,6 +16,7 @@ from jobhistory.cli.acting import cancel, reap
 from jobhistory.cli.database import VARIABLE, BadInputError, Database, NotFoundError, data_folder
 from jobhistory.cli.demo import demo
 from jobhistory.cli.exec import exec_
+from jobhistory.cli.moving import copy
 from jobhistory.cli.reading import connections, list_, show
 from jobhistory.cli.render import visible
 from jobhistory.cli.serve import serve
@@ -29,7 +30,7 @@ _EXIT_CODES = {
     click.ClickException.exit_code: "it failed; the message says why",
     BadInputError.exit_code: "wrong usage, a bad cursor or limit among it",
     NotFoundError.exit_code: "no such history, connection or job",
-    REFUSED: "import: some rows were refused, the others are in",
+    REFUSED: "import: some rows were refused; copy: some jobs differ; the others are in",
     WRONG: "check: something is wrong; it says what, and what to do",
     INTERRUPTED: "interrupted",
 }
@@ -92,5 +93,20 @@ def _standard() -> Path:
     return data_folder() / "history.db"
 
 
-for command in (list_, show, watch, connections, cancel, reap, import_, export, backup, check, serve, exec_, demo):
+for command in (
+    list_,
+    show,
+    watch,
+    connections,
+    cancel,
+    reap,
+    import_,
+    export,
+    copy,
+    backup,
+    check,
+    serve,
+    exec_,
+    demo,
+):
     app.add_command(command)
