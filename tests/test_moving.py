@@ -65,7 +65,7 @@ def _told(first: SyncJob, plan: list[tuple[Way, datetime]]) -> list[SyncJob]:
 BORN = job(1, metadata={"of": 1})
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(stories(BORN), st.data())
 def test_a_job_is_brought_on_by_steps_each_of_which_may_follow_the_one_before(
     story: list[SyncJob], data: st.DataObject
@@ -80,7 +80,7 @@ def test_a_job_is_brought_on_by_steps_each_of_which_may_follow_the_one_before(
     assert None is successor(found, stored), "nothing goes back"
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(stories(BORN), st.data())
 def test_where_both_sides_went_on_every_step_is_allowed_and_there_is_an_end_of_them(
     common: list[SyncJob], data: st.DataObject
@@ -200,7 +200,7 @@ def test_all_is_there_as_it_was_in_the_same_order(make: Callable[[str], JobHisto
         assert (True, 0, set(), []) == (result.is_equal, result.gone_on, result.own, result.apart)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(strategies.histories(), strategies.histories())
 def test_any_history_arrives_as_it_is(one: list[SyncJob], other: list[SyncJob]) -> None:
     source, dest = JobHistory(InMemoryJobRepository()), JobHistory(InMemoryJobRepository())
@@ -270,8 +270,10 @@ class Polled(InMemoryJobRepository):
 
 def test_beats_are_brought_over_though_the_feed_is_silent_about_them(time: Time, dest: JobHistory) -> None:
     source = time.history(Polled())
-    running = source.start(source.enqueue(CONNECTION).id, worker="here")
+    running, reaped = (source.start(source.enqueue(CONNECTION).id, worker="here") for _ in range(2))
     following_it = Following(source, dest)
+    dest.fail(reaped.id, error="reaped")
+    source.report(reaped.id, inserted=1)
     time.seconds += 5
     beat = source.beat(running.id)
     following_it.keep_up()
@@ -395,6 +397,18 @@ def test_but_not_where_a_worker_has_taken_it_there(source: JobHistory, dest: Job
     assert ({CONNECTION: [taken]}, {taken.id}) == (contents(dest), result.own)
 
 
+def test_a_job_of_a_connection_that_was_forgotten_since_is_left_out(
+    source: JobHistory, dest: JobHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    following_it = Following(source, dest)
+    gone = JobHistory(InMemoryJobRepository())
+    gone.enqueue(CONNECTION)
+    monkeypatch.setattr(source.repository, "wait_for_changes", lambda *_: True)
+    monkeypatch.setattr(source.repository, "changes", gone.repository.changes)
+    following_it.keep_up()
+    assert {} == contents(dest)
+
+
 def test_what_dest_deletes_before_the_end_comes_back(source: JobHistory, dest: JobHistory) -> None:
     running = source.start(source.enqueue(CONNECTION).id)
     following_it = Following(source, dest)
@@ -432,13 +446,13 @@ def test_an_id_that_is_another_jobs_in_dest_is_told_of_and_the_rest_arrives(
     source: JobHistory, dest: JobHistory
 ) -> None:
     source.repository.register(CONNECTION)
-    dest.repository.register(OTHER)
-    dest.repository.add(other := job(1, source_connection_id=OTHER))
+    dest.repository.register(CONNECTION)
+    dest.repository.add(other := job(1, JobStatus.COMPLETED, created_at=at(77)))
     source.repository.add_many(jobs(1, 2, 3))
     [result] = move(source, dest)
     assert [(job(1), other)] == result.apart
-    assert {CONNECTION: jobs(3, 2), OTHER: [other]} == contents(dest)
-    assert (3, True) == (result.jobs, result.is_equal)
+    assert {CONNECTION: [other, *jobs(3, 2)]} == contents(dest)
+    assert (3, {other.id}, True) == (result.jobs, result.own, result.is_equal)
 
 
 # ---- Interrupted

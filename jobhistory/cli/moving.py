@@ -100,17 +100,18 @@ def _told_of(results: list[Comparison], move: Move) -> bool:
     for taken in move.nameless.values():
         _say(f"a name was not copied: {taken}")
     if running := sum(result.running for result in results):
-        _say(f"{running:,} jobs run in SOURCE: whoever runs them still writes there; then copy again.")
+        _say(f"{running:,} jobs run in SOURCE: whoever runs them still writes there; then copy again")
     unequal = [result for result in results if not result.is_equal]
     for result in unequal:
-        _say(f"{label(result.connection)} differs: SOURCE is still written to, as it seems; copy again.")
-    counts = {
-        "jobs": sum(result.jobs for result in results),
-        "went on in DEST": sum(result.gone_on for result in results),
-        "were written in both, and differ": len(apart),
-        "are DEST's own": sum(len(result.own) for result in results),
-    }
-    click.echo(", ".join(f"{count:,} {what}" for what, count in counts.items() if count or what == "jobs"))
+        _say(f"{label(result.connection)} differs: SOURCE is still written to; copy again")
+    told = [f"{sum(result.jobs for result in results):,} jobs of {len(results):,} connections"]
+    for count, what in (
+        (sum(result.gone_on for result in results), "went on in DEST"),
+        (len(apart), "were written in both and differ"),
+        (sum(len(result.own) for result in results), "are DEST's own"),
+    ):
+        told += [f"{count:,} {what}"] if count else []
+    click.echo(", ".join(told))
     return bool(unequal or apart)
 
 
