@@ -9,13 +9,12 @@ on at the speed of reading. Only which jobs came from SOURCE cannot be seen in a
 Ledger, a file that outlives the process. What is in DEST alone and not in it is DEST's own, and stays.
 
 **Jobs stay as they are**: every field, version and outcome; nothing is redacted again. A job that DEST has already
-is brought on by the steps in between, each one of which every backend allows: see `steps`.
+is brought on by the steps in between, each one of which every backend allows (jobhistory.successor).
 
-**Written on both sides.** Whoever has switched writes to DEST, and what is written there counts. A waiting job that
-was claimed there is DEST's, whatever becomes of it in SOURCE; so is whatever is finished there. Of a job that is in
-the hands of the same worker in both, the worker's word counts: a job that was asked to stop in DEST alone
-moves on, and ends as it does in SOURCE. Wherever the two differ in the end, `finish` tells of it, and loses nothing:
-SOURCE still has the other story.
+**Written on both sides.** Whoever has switched writes to DEST, and what is written there counts: a waiting job that
+was claimed there is DEST's, whatever becomes of it in SOURCE, and so is whatever is finished there. Only where the
+same worker has a job in both, its word counts: one that was asked to stop in DEST alone moves on, and ends as it
+does in SOURCE. `finish` tells of each that differs in the end; nothing is lost, for SOURCE has the other story.
 """
 
 from __future__ import annotations
@@ -41,8 +40,9 @@ from jobhistory.errors import (
 )
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
-from jobhistory.repository import MAX_LIMIT, Change, JobRepository, Position, SourceConnection, identity
-from jobhistory.status import TRANSITIONS, JobStatus
+from jobhistory.repository import MAX_LIMIT, Change, JobRepository, Position, SourceConnection
+from jobhistory.status import JobStatus
+from jobhistory.successor import steps, successor
 
 _WAIT = 1.0
 """Seconds after which a wait for changes asks whether it shall end."""
@@ -51,56 +51,6 @@ _LOOK_EVERY = 10.0
 _ROUNDS = 10
 """How often both are compared, where something was still to be mended each time."""
 _WITH_WORKER = frozenset({JobStatus.RUNNING, JobStatus.CANCELLING})
-
-
-# ---- One job
-
-
-def successor(stored: SyncJob, found: SyncJob) -> SyncJob | None:
-    """What a job that is `stored` in DEST becomes, given what is `found` in SOURCE; None where it stays as it is."""
-    if stored.is_terminal or identity(stored) != identity(found):
-        return None
-    if stored.status is not JobStatus.PENDING:
-        if (stored.worker, stored.started_at) != (found.worker, found.started_at):
-            return None  # another worker's
-        if found.is_active and found.version < stored.version:
-            return None
-        if stored.status is JobStatus.CANCELLING and found.status is JobStatus.RUNNING:
-            found = attrs.evolve(found, status=stored.status, cancel_requested_at=stored.cancel_requested_at)
-        if attrs.evolve(found, version=stored.version) == stored and found.version <= stored.version:
-            return None
-    elif found.version <= stored.version:
-        return None
-    least = stored.version + (2 if _between(stored.status, found.status) else 1)
-    return attrs.evolve(found, version=max(found.version, least))
-
-
-def steps(stored: SyncJob, target: SyncJob) -> Iterator[SyncJob]:
-    """The versions after `stored` up to `target`, its successor: each may replace the one before."""
-    between = _between(stored.status, target.status)
-    for version in range(stored.version + 1, target.version - bool(between)):
-        yield attrs.evolve(stored, version=version)
-    if between:
-        yield attrs.evolve(
-            target,
-            status=between,
-            completed_at=None,
-            duration_seconds=None,
-            error=None,
-            error_details=None,
-            version=target.version - 1,
-        )
-    yield target
-
-
-def _between(before: JobStatus, after: JobStatus) -> JobStatus | None:
-    """The status that a job passes through where there is no edge from one to the other."""
-    if after is before or after in TRANSITIONS[before]:
-        return None
-    return next(status for status in TRANSITIONS[before] if after in TRANSITIONS[status])
-
-
-# ---- All jobs
 
 
 class Ledger:
@@ -234,8 +184,6 @@ class Move:
                 break
         return [compared[each.id] for each in self._bring_connections() if each.id in compared]
 
-    # ---- Connections
-
     def _bring_connections(self) -> list[SourceConnection]:
         """Make SOURCE's connections known in DEST, by the names that they have, or have got since."""
         here = {connection.id: connection for connection in self._source.connections()}
@@ -261,13 +209,15 @@ class Move:
         return list(here.values())
 
     def _all_connections(self) -> list[SourceConnection]:
-        """SOURCE's, and those that DEST has from it and that are forgotten there by now."""
+        """SOURCE's, and those that DEST has from it and that are forgotten there by now.
+
+        Where there is none at all, SOURCE is another history in the place of the one that was copied: nothing is
+        taken for deleted.
+        """
         here = self._bring_connections()
         there = {connection.id: connection for connection in self._dest.connections()}
-        forgotten = self._ledger.among(there.keys() - {connection.id for connection in here})
+        forgotten = self._ledger.among(there.keys() - {connection.id for connection in here}) if here else ()
         return here + [there[id] for id in forgotten]
-
-    # ---- Jobs
 
     def _compare(
         self, connection: SourceConnection, told: Callable[[int], object], *, note: bool = False
@@ -337,6 +287,8 @@ class Move:
     def _flush(self, result: Comparison | None = None) -> None:
         """Add the jobs that DEST has not, and tell which it refused for others with their ids."""
         new, self._new = self._new, []
+        if not new:
+            return
         self._ledger.note(job.id for job in new)
         apart = []
         try:
@@ -381,8 +333,6 @@ class Move:
             self._open[stored.id] = stored
         else:
             self._open.pop(stored.id, None)
-
-    # ---- What is gone
 
     def _remove(self, compared: dict[UUID, Comparison]) -> set[UUID]:
         """Delete from DEST what came from SOURCE and was deleted there; gives the connections it was taken from."""

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 import jobhistory
 from jobhistory import JobHistory, JobRepository, JobStatus, SyncJob, refusal
 from jobhistory.cli.transfer import exported
-from jobhistory.moving import Comparison, Ledger, Move, steps, successor
+from jobhistory.moving import Comparison, Ledger, Move
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
+from jobhistory.successor import steps, successor
 from jobhistory.testing import strategies
 from jobhistory.testing.rules.base import CONNECTION, OTHER, at, job, jobs
 from tests.crew import Crew
@@ -530,6 +531,15 @@ def test_without_its_ledger_nothing_is_removed_that_may_be_dests_own(source: Job
     results = {result.connection.id: result for result in move(source, dest)}
     assert {gone.id} == results[CONNECTION].own
     assert gone.id == dest.get(gone.id).id
+
+
+def test_another_history_in_the_place_of_source_removes_nothing(source: JobHistory, dest: JobHistory) -> None:
+    fill(source)
+    kept = ledger()
+    Following(source, dest, kept)
+    before = contents(dest)
+    assert [] == Following(JobHistory(InMemoryJobRepository()), dest, kept).move.finish()
+    assert before == contents(dest)
 
 
 def test_a_ledger_that_was_cut_short_is_read_up_to_there() -> None:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import click
 
 from jobhistory.cli.database import BadInputError, Database, data_folder
-from jobhistory.cli.render import label, visible
+from jobhistory.cli.render import label, many, visible
 from jobhistory.cli.transfer import REFUSED
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
@@ -100,15 +100,15 @@ def _told_of(results: list[Comparison], move: Move) -> bool:
     for taken in move.nameless.values():
         _say(f"a name was not copied: {taken}")
     if running := sum(result.running for result in results):
-        _say(f"{running:,} jobs run in SOURCE: whoever runs them still writes there; then copy again")
+        _say(f"{many(running, 'job')} left running in SOURCE: let the workers end there, then copy again")
     unequal = [result for result in results if not result.is_equal]
     for result in unequal:
         _say(f"{label(result.connection)} differs: SOURCE is still written to; copy again")
-    told = [f"{sum(result.jobs for result in results):,} jobs of {len(results):,} connections"]
+    told = [f"{many(sum(result.jobs for result in results), 'job')} of {many(len(results), 'connection')}"]
     for count, what in (
-        (sum(result.gone_on for result in results), "went on in DEST"),
-        (len(apart), "were written in both and differ"),
-        (sum(len(result.own) for result in results), "are DEST's own"),
+        (sum(result.gone_on for result in results), "gone on in DEST"),
+        (len(apart), "written in both and different"),
+        (sum(len(result.own) for result in results), "in DEST alone"),
     ):
         told += [f"{count:,} {what}"] if count else []
     click.echo(", ".join(told))

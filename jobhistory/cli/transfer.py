@@ -24,7 +24,7 @@ import attrs
 import click
 
 from jobhistory.cli.database import Database, find_connection
-from jobhistory.cli.render import TIMES, json_text, visible
+from jobhistory.cli.render import TIMES, json_text, many, visible
 from jobhistory.errors import DuplicateJobError, InvalidIdError, InvalidJobError, NameTakenError
 from jobhistory.history import JobHistory
 from jobhistory.ids import parse_id
@@ -75,7 +75,7 @@ def import_(database: Database, *, file: BinaryIO, connection: str | None) -> No
         finally:
             if importer.left_out:
                 _say(f"left out of the rows: {', '.join(importer.left_out)}")
-            click.echo(f"Imported {_many(importer.imported, 'job')}, refused {_many(importer.refused, 'row')}.")
+            click.echo(f"Imported {many(importer.imported, 'job')}, refused {many(importer.refused, 'row')}.")
     if importer.refused:
         raise click.exceptions.Exit(REFUSED)
 
@@ -314,10 +314,6 @@ def _connection_id(history: JobHistory, text: str | None) -> UUID | None:
         return parse_id(text)
     except InvalidIdError:
         return find_connection(history, text).id
-
-
-def _many(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def _say(text: str) -> None:

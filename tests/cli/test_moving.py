@@ -43,7 +43,7 @@ def test_copy_says_what_it_copied_as_export_would_write_it(
     for _ in range(2):
         result = cli("copy", cli.url, dest)
         assert (0, "") == (result.exit_code, result.stderr)
-        assert f"{digest}            3  docs\n3 jobs of 1 connections\n" == result.stdout
+        assert f"{digest}            3  docs\n3 jobs of 1 connection\n" == result.stdout
     assert jobs(3, 2, 1) == contents(dest)
     assert [] == ledgers(tmp_path)
 
@@ -85,10 +85,10 @@ def test_copy_tells_of_what_differs_and_ends_with_code_4(
     assert [
         rf"job {job(1).id}: FAILED in SOURCE ({told} None), COMPLETED in DEST ({told} w\x1b): DEST's stays",
         f"a name was not copied: the name 'docs' belongs to source connection {OTHER}",
-        "1 jobs run in SOURCE: whoever runs them still writes there; then copy again",
+        "1 job left running in SOURCE: let the workers end there, then copy again",
     ] == result.stderr.splitlines()
     assert (
-        "4 jobs of 1 connections, 1 went on in DEST, 1 were written in both and differ, 1 are DEST's own"
+        "4 jobs of 1 connection, 1 gone on in DEST, 1 written in both and different, 1 in DEST alone"
         == result.stdout.splitlines()[-1]
     )
     assert 1 == len(ledgers(tmp_path))
@@ -119,7 +119,7 @@ def test_copy_follows_until_ctrl_c_and_then_brings_over_what_came_last(
         history.cancel(job(1).id)
         history.repository.delete_many([job(2).id])
         process.send_signal(signal.SIGINT)
-        assert ("", "2 jobs of 1 connections") == (process.stderr.read(), process.stdout.read().splitlines()[-1])
+        assert ("", "2 jobs of 1 connection") == (process.stderr.read(), process.stdout.read().splitlines()[-1])
     assert 0 == process.returncode
     assert history.list_jobs(CONNECTION) == contents(dest)
     assert not ledger.exists()
