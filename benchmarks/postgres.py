@@ -68,7 +68,8 @@ class Both:
                 repository.add_many(batch)
                 batch = []
         repository.add_many(batch)
-        by_hand = psycopg.connect(url, autocommit=True)
+        # As the library does: another zone, and every time read costs a conversion.
+        by_hand = psycopg.connect(url, autocommit=True, options="-c TimeZone=UTC")
         for statement in (*_LEAST_TABLE.split(";")[:-1], "ANALYZE", "CHECKPOINT"):
             by_hand.execute(statement.encode())
         return cls(url, JobHistory(repository), by_hand)

@@ -100,7 +100,7 @@ class Comparison:
     apart: list[tuple[SyncJob, SyncJob]] = attrs.field(factory=list)
     """Those that differ, as SOURCE has them and as DEST has them, because they were written in both."""
     mended: int = 0
-    """How many had to be written to DEST: if any, SOURCE is still written to."""
+    """How many had to be written to DEST at the last look: if any, SOURCE is still written to."""
     _digests: tuple[hashlib._Hash, hashlib._Hash] = attrs.field(factory=lambda: (hashlib.sha256(), hashlib.sha256()))
 
     def digest(self, here: SyncJob, there: SyncJob) -> None:
@@ -167,10 +167,7 @@ class Move:
                 looked_at = self._history.monotonic()
 
     def finish(self, *, told: Callable[[int], object] = bool) -> list[Comparison]:
-        """Compare both until DEST has all that SOURCE has, and nothing that was deleted there.
-
-        Gives what came of it for each connection; `told` is called as by `copy`.
-        """
+        """Compare both until DEST has all that SOURCE has and nothing that was deleted there; `told` as by `copy`."""
         compared: dict[UUID, Comparison] = {}
         touched = {connection.id for connection in self._all_connections()}
         for _ in range(_ROUNDS):
