@@ -535,6 +535,32 @@ def test_without_its_ledger_nothing_is_removed_that_may_be_dests_own(source: Job
     assert gone.id == dest.get(gone.id).id
 
 
+def test_what_both_had_before_is_known_to_come_from_source(source: JobHistory, dest: JobHistory) -> None:
+    for history in (source, dest):
+        fill(history)
+    following_it = Following(source, dest)
+    source.repository.delete_many([job(99).id])
+    following_it.move.finish()
+    assert contents(source) == contents(dest)
+
+
+def test_what_is_written_while_both_are_compared_is_brought_over(
+    source: JobHistory, dest: JobHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.repository.register(CONNECTION)
+    following_it = Following(source, dest)
+    list_jobs, late = source.repository.list_jobs, iter([job(1)])
+
+    def listing(*args: Any, **options: Any) -> list[SyncJob]:  # noqa: ANN401  as it is
+        page = list_jobs(*args, **options)
+        source.repository.add_many(late)
+        return page
+
+    monkeypatch.setattr(source.repository, "list_jobs", listing)
+    assert [1] == [result.jobs for result in following_it.move.finish()]
+    assert {CONNECTION: [job(1)]} == contents(dest)
+
+
 def test_another_history_in_the_place_of_source_removes_nothing(source: JobHistory, dest: JobHistory) -> None:
     fill(source)
     kept = ledger()
