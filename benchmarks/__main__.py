@@ -77,7 +77,7 @@ def main() -> None:
     timed = all_cases(options.folder, count)
     for case in timed if count == SMALL else chain(timed, cases_of_size(options.folder, count)):
         measured = in_turns(case, seconds=options.seconds)
-        print(_line(case, measured), flush=True)
+        print(line(case, measured), flush=True)
         met += measured.ratio <= case.target
         figures.append(
             {
@@ -98,7 +98,8 @@ def main() -> None:
     print(f"{met} of {len(figures)} targets met", file=sys.stderr)
 
 
-def _line(case: cases.Case, measured: Measured) -> str:
+def line(case: cases.Case, measured: Measured) -> str:
+    """The case's row of the table."""
     mark = "" if measured.ratio <= case.target else "  over"
     ours, floor = (f"{seconds * 1e6:,.0f} us" for seconds in (measured.ours, measured.floor))
     return f"{case.name:58} {ours:>11} {floor:>11} {measured.ratio:7.2f} {case.target:7.2f}{mark}"

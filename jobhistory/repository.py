@@ -411,7 +411,7 @@ def check_name(name: str | None) -> str | None:
 
 def refusal(stored: SyncJob, job: SyncJob) -> JobHistoryError | None:
     """Why `job` may not replace `stored`, or None where it may."""
-    same = _identity(stored) == _identity(job)
+    same = identity(stored) == identity(job)
     if not same or stored.is_terminal or stored.version != job.version - 1:
         return ConflictError(stored, job)
     if job.status is not stored.status and job.status not in TRANSITIONS[stored.status]:
@@ -419,5 +419,6 @@ def refusal(stored: SyncJob, job: SyncJob) -> JobHistoryError | None:
     return None
 
 
-def _identity(job: SyncJob) -> tuple[object, ...]:
+def identity(job: SyncJob) -> tuple[object, ...]:
+    """What of a job no write changes."""
     return job.id, job.source_connection_id, job.created_at, canonical(job.metadata_json)

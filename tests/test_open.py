@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,6 +13,7 @@ from jobhistory import StorageError
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.testing.rules.base import CONNECTION, NOON
+from tests.postgres import Database
 
 
 @pytest.fixture(autouse=True)
@@ -122,3 +125,48 @@ def test_options_are_those_of_the_history() -> None:
 
 def test_every_public_name_is_there() -> None:
     assert [] == [name for name in jobhistory.__all__ if not hasattr(jobhistory, name)]
+
+
+WORKER = """
+import sys
+import jobhistory
+
+docs, code = "550e8400-e29b-41d4-a716-446655440000", "0e8400e2-9b41-4d4a-8716-446655440000"
+with jobhistory.open(sys.argv[1]) as history:
+    history.register(docs, "docs")
+    with history.track(docs, metadata={"trigger": "schedule"}) as run:
+        for batch in (["a", "b"], ["c"]):
+            run.report(inserted=len(batch))
+    try:
+        with history.track(docs, exclusive=True) as run:
+            run.report(updated=1)
+            raise PermissionError("token ghp_0123456789abcdefghijABCDEFGHIJ012345 is expired")
+    except PermissionError:
+        pass
+    queued = history.enqueue(code, exclusive=True)
+    try:
+        history.enqueue(code, exclusive=True)
+    except jobhistory.ActiveJobExistsError as error:
+        print(type(error).__name__, error.job_id == queued.id)
+    with history.run(queued.id) as run:
+        history.cancel(queued.id)
+        run.flush()
+        run.report(deleted=1)
+    history.enqueue(docs)
+    print(history.connections())
+    for job in [*history.iter_jobs(docs), *history.iter_jobs(code), *history.active_jobs()]:
+        print(job.status, job.version, job.entities_inserted, job.entities_updated, job.error, job.metadata)
+    print([len(jobs) for jobs in history.newest_jobs(per_connection=2).values()], len(history.changes()))
+"""
+
+
+def test_a_worker_runs_unchanged_on_every_backend_by_its_url_alone(folder: Path, postgres: Database) -> None:
+    program = folder / "worker.py"
+    program.write_text(WORKER)
+    urls = ("memory:", "history.db", f"{postgres.url}?schema=worked_on")
+    told = [
+        subprocess.run([sys.executable, program, url], capture_output=True, text=True, check=True).stdout
+        for url in urls
+    ]
+    assert "ActiveJobExistsError True" in told[0]
+    assert [told[0]] * 3 == told

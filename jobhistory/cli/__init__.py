@@ -8,6 +8,7 @@ watching.py   watch
 acting.py     cancel, reap
 pruning.py    prune
 transfer.py   import, export
+moving.py     copy
 serve.py      serve
 upkeep.py     backup, check
 completion.py completion

@@ -17,6 +17,7 @@ from jobhistory.cli.database import VARIABLE, BadInputError, Database, NotFoundE
 from jobhistory.cli.demo import demo
 from jobhistory.cli.exec import exec_
 from jobhistory.cli.insight import failures, stats
+from jobhistory.cli.moving import copy
 from jobhistory.cli.pruning import prune
 from jobhistory.cli.reading import connections, list_, show
 from jobhistory.cli.render import visible
@@ -31,7 +32,7 @@ _EXIT_CODES = {
     click.ClickException.exit_code: "it failed; the message says why",
     BadInputError.exit_code: "wrong usage, a bad cursor or limit among it",
     NotFoundError.exit_code: "no such history, connection or job",
-    REFUSED: "import: some rows were refused, the others are in",
+    REFUSED: "import: some rows were refused; copy: some jobs differ; the others are in",
     WRONG: "check: something is wrong; it says what, and what to do",
     INTERRUPTED: "interrupted",
 }
@@ -116,6 +117,7 @@ for command in (
     prune,
     import_,
     export,
+    copy,
     backup,
     check,
     serve,

@@ -68,6 +68,11 @@ def json_text(value: object, *, indent: int | None = None) -> str:
     return json.dumps(value, indent=indent, ensure_ascii=True)
 
 
+def many(count: int, word: str) -> str:
+    """So many of what the word names one of."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def label(connection: SourceConnection) -> str:
     """The connection's name, or its id where it has none."""
     return visible(connection.name or str(connection.id))

@@ -30,7 +30,7 @@ from jobhistory.archive import connection_line, job_line, parquet_rows
 from jobhistory.cli.completion import connection_words
 from jobhistory.cli.database import Database, find_connection
 from jobhistory.cli.reading import as_json
-from jobhistory.cli.render import TIMES, json_text, visible
+from jobhistory.cli.render import TIMES, json_text, many, visible
 from jobhistory.errors import DuplicateJobError, InvalidIdError, InvalidJobError, NameTakenError
 from jobhistory.history import JobHistory
 from jobhistory.ids import parse_id
@@ -89,7 +89,7 @@ def import_(database: Database, *, file: BinaryIO, connection: str | None, as_js
             if importer.left_out:
                 _say(f"left out of the rows: {', '.join(importer.left_out)}")
             counts = {"imported": importer.imported, "refused": importer.refused}
-            said = f"Imported {_many(importer.imported, 'job')}, refused {_many(importer.refused, 'row')}."
+            said = f"Imported {many(importer.imported, 'job')}, refused {many(importer.refused, 'row')}."
             click.echo(json_text(counts, indent=2) if as_json else said)
     if importer.refused:
         raise click.exceptions.Exit(REFUSED)
@@ -356,10 +356,6 @@ def _connection_id(history: JobHistory, text: str | None) -> UUID | None:
         return parse_id(text)
     except InvalidIdError:
         return find_connection(history, text).id
-
-
-def _many(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def _say(text: str) -> None:

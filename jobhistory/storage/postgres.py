@@ -48,7 +48,8 @@ that was just added, the newest beat. get, changes and all writes stay with the 
 beats ends nobody: its write names the version it saw.
 
 **The feed.** A change is announced by its transaction's number, taken before anything is written, and read up to the
-oldest transaction under way here; transactions of others do not hold it back on the primary. A transaction that
+oldest transaction under way here, at times a moment after it was acknowledged; transactions of others do not hold it
+back on the primary. A transaction that
 writes to these tables by hand and stays open holds it back, and loses nothing. Rows that are written by hand are not
 announced.
 

@@ -26,10 +26,12 @@ import pytest
 from jobhistory import JobHistoryError, JobRepository, JobStatus, SyncJob, UnknownOutcomeError, refusal
 from jobhistory.storage import sqlite
 from jobhistory.storage.memory import InMemoryJobRepository
+from jobhistory.storage.postgres import PostgresJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.testing.rules.base import at
 from tests.faults.campaign import sizes
 from tests.faults.linearizability import Operation, is_linearizable, overlapping
+from tests.postgres import Database
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -287,8 +289,8 @@ class Verdict:
             self.wrong.append(sorted(history, key=lambda operation: operation.began))
 
 
-def compete(open_it: Open, size: int, seed: int, *, processes: bool) -> Verdict:
-    """So many histories, each on a connection of its own."""
+def compete(open_it: Open, size: int, seed: int, *, processes: bool, feed: bool = True) -> Verdict:
+    """So many histories, each on a connection of its own; without what the feed said, if so."""
     chance = random.Random(seed)
     verdict = Verdict()
     with closing(open_it()) as shared:
@@ -299,9 +301,10 @@ def compete(open_it: Open, size: int, seed: int, *, processes: bool) -> Verdict:
             while changes := shared.changes(since):
                 since = changes[-1].token
             if processes:
-                verdict.judge(in_processes(open_it, connection, since, chance))
+                told = in_processes(open_it, connection, since, chance)
             else:
-                verdict.judge(in_threads(Client(shared, connection, since), chance))
+                told = in_threads(Client(shared, connection, since), chance)
+            verdict.judge([operation for operation in told if feed or operation.call != ("changes",)])
     print(verdict)
     return verdict
 
@@ -338,6 +341,32 @@ def _restless() -> Iterator[None]:
 @sizes(60, 2_000)
 def test_threads_see_one_history(make: Callable[[Path], JobRepository], folder: Path, size: int, seed: int) -> None:
     verdict = compete(partial(make, folder), size, seed, processes=False)
+
+    assert [] == verdict.wrong
+    assert verdict.overlapping > 0
+
+
+@pytest.fixture
+def in_postgres(postgres: Database) -> Iterator[Open]:
+    with closing(postgres.empty()) as empty:
+        yield partial(PostgresJobRepository, postgres.url, schema=empty._db.schema)
+
+
+# PostgreSQL's feed tells of a change once none can come before it, at times later than it is acknowledged.
+
+
+@sizes(6, 500)
+def test_processes_see_one_history_in_postgres(in_postgres: Open, size: int, seed: int) -> None:
+    verdict = compete(in_postgres, size, seed, processes=True, feed=False)
+
+    assert [] == verdict.wrong
+    assert verdict.overlapping >= verdict.operations / 2
+
+
+@pytest.mark.usefixtures("_restless")
+@sizes(15, 2_000)
+def test_threads_see_one_history_in_postgres(in_postgres: Open, size: int, seed: int) -> None:
+    verdict = compete(in_postgres, size, seed, processes=False, feed=False)
 
     assert [] == verdict.wrong
     assert verdict.overlapping > 0

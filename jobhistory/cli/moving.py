@@ -1,0 +1,165 @@
+"""copy: a history moves house."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO
+
+import click
+
+from jobhistory.cli.database import BadInputError, Database, data_folder
+from jobhistory.cli.render import label, many, visible
+from jobhistory.cli.transfer import REFUSED
+from jobhistory.history import JobHistory
+from jobhistory.job import SyncJob
+from jobhistory.moving import Comparison, Ledger, Move
+
+_NAMED = 20
+"""How many jobs that differ are named."""
+
+
+@click.command()
+@click.argument("source", metavar="SOURCE")
+@click.argument("destination", metavar="DEST")
+@click.option("--follow", is_flag=True, help="Keep up with what is written to SOURCE, until Ctrl-C or SIGTERM.")
+@click.option(
+    "--ledger",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Where to keep, until it is done, which jobs came from SOURCE; the user's data folder if left out.",
+)
+def copy(*, source: str, destination: str, follow: bool, ledger: Path | None) -> None:
+    """Copy the history at SOURCE to DEST, each a path or URL as for --db.
+
+    SOURCE is only read. Jobs stay as they are, those that DEST has already are brought on, and what was deleted in
+    SOURCE meanwhile is removed. Interrupted, by whatever, it is begun again and goes on where it was. In the end both
+    are compared; a line for each connection has the SHA-256 of its lines as `export` writes them, and how many.
+
+    To move without a pause: start it with --follow; when it says that it keeps up, let each worker end what it
+    runs, and start it again with DEST's URL; then press Ctrl-C, and what came last is brought over. Until then stop
+    reapers and prune nothing in DEST, and let no worker take waiting jobs from SOURCE once one takes them from DEST:
+    a job that both took is DEST's, and is named here.
+    """
+    here, there = _database(source), _database(destination)
+    if _place(here) == _place(there):
+        message = "SOURCE and DEST are the same"
+        raise BadInputError(message)
+    with here.read() as old, there.write() as new, _opened(ledger or _ledger(here, there)) as file:
+        move = Move(old, new, Ledger(file))
+        with _progress("Copying", old) as told:
+            move.copy(told=told)
+        if follow:
+            _say("Copied, and keeping up: let the workers switch to DEST, then press Ctrl-C once.")
+            with _asked_to_end() as ended:
+                move.keep_up(ended)
+        with _progress("Comparing", old) as told:
+            results = move.finish(told=told)
+    if _told_of(results, move):
+        raise click.exceptions.Exit(REFUSED)
+    Path(file.name).unlink(missing_ok=True)
+
+
+def _database(url: str) -> Database:
+    if "read_url=" in url:
+        message = "copy reads what was written last: leave read_url out"
+        raise BadInputError(message)
+    return Database(url)
+
+
+def _place(database: Database) -> str:
+    return str(database.file.resolve()) if database.file else database.url
+
+
+def _ledger(here: Database, there: Database) -> Path:
+    """A file for these two, in our own folder."""
+    data_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    both = hashlib.sha256(f"{_place(here)}\n{_place(there)}".encode()).hexdigest()
+    return data_folder() / f"copy-{both[:16]}.ids"
+
+
+@contextmanager
+def _opened(ledger: Path) -> Iterator[BinaryIO]:
+    with ledger.open("a+b") as file:
+        yield file
+
+
+def _told_of(results: list[Comparison], move: Move) -> bool:
+    """Say what came of it; whether anything differs."""
+    for result in results:
+        click.echo(f"{result.digests[0]} {result.jobs:>12,}  {label(result.connection)}")
+    apart = [pair for result in results for pair in result.apart]
+    for pair in apart[:_NAMED]:
+        _say(_difference(*pair))
+    for taken in move.nameless.values():
+        _say(f"a name was not copied: {taken}")
+    if running := sum(result.running for result in results):
+        _say(f"{many(running, 'job')} left running in SOURCE: let the workers end there, then copy again")
+    unequal = [result for result in results if not result.is_equal]
+    for result in unequal:
+        _say(f"{label(result.connection)} differs: SOURCE is still written to; copy again")
+    told = [f"{many(sum(result.jobs for result in results), 'job')} of {many(len(results), 'connection')}"]
+    for count, what in (
+        (sum(result.gone_on for result in results), "gone on in DEST"),
+        (len(apart), "written in both and different"),
+        (sum(len(result.own) for result in results), "in DEST alone"),
+    ):
+        told += [f"{count:,} {what}"] if count else []
+    click.echo(", ".join(told))
+    return bool(unequal or apart)
+
+
+def _difference(here: SyncJob, there: SyncJob) -> str:
+    told = (
+        f"{job.status} in {where} (version {job.version}, worker {job.worker})"
+        for job, where in ((here, "SOURCE"), (there, "DEST"))
+    )
+    return f"job {here.id}: {', '.join(told)}: DEST's stays"
+
+
+def _say(text: str) -> None:
+    click.echo(visible(text), err=True)
+
+
+@contextmanager
+def _asked_to_end() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether Ctrl-C or SIGTERM came; a second one is as it was before."""
+    asked = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(_: int, __: FrameType | None) -> None:
+        asked.set()
+        restore()
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield asked.is_set
+    finally:
+        restore()
+
+
+@contextmanager
+def _progress(what: str, history: JobHistory) -> Iterator[Callable[[int], object]]:
+    """Gives a function that moves a bar on stderr on, by so many jobs, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield bool
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        count = sum(1 for connection in history.connections() for _ in history.iter_jobs(connection.id))
+        task = progress.add_task(what, total=count)
+        yield lambda jobs: progress.advance(task, jobs)

@@ -1,0 +1,398 @@
+"""Moving house: all of one history brought into another, of any backend, while both are written to.
+
+SOURCE is only read, so there is a way back at every moment. A move copies what there is (`copy`), then takes
+over what is written, by `changes` (`keep_up`), until the writers have switched to DEST, and ends with a comparison
+of both in listing order, which mends what it finds and also removes what was deleted in SOURCE meanwhile (`finish`).
+
+**Resuming.** Each part compares before it writes, so a move that was killed at any moment is begun again, and goes
+on at the speed of reading. Only which jobs came from SOURCE cannot be seen in a history: their ids stand in a
+Ledger, a file that outlives the process. What is in DEST alone and not in it is DEST's own, and stays.
+
+**Jobs stay as they are**: every field, version and outcome; nothing is redacted again. A job that DEST has already
+is brought on by the steps in between, each one of which every backend allows (jobhistory.successor).
+
+**Written on both sides.** Whoever has switched writes to DEST, and what is written there counts: a waiting job that
+was claimed there is DEST's, whatever becomes of it in SOURCE, and so is whatever is finished there. Only where the
+same worker has a job in both, its word counts: one that was asked to stop in DEST alone moves on, and ends as it
+does in SOURCE. `finish` tells of each that differs in the end; nothing is lost, for SOURCE has the other story.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import chain
+from typing import BinaryIO
+from uuid import UUID
+
+import attrs
+
+from jobhistory.errors import (
+    ActiveJobExistsError,
+    ConflictError,
+    DuplicateJobError,
+    JobNotFoundError,
+    NameTakenError,
+    SourceConnectionNotFoundError,
+)
+from jobhistory.history import JobHistory
+from jobhistory.job import SyncJob
+from jobhistory.repository import MAX_LIMIT, Change, JobRepository, Position, SourceConnection
+from jobhistory.status import JobStatus
+from jobhistory.successor import steps, successor
+
+_WAIT = 1.0
+"""Seconds after which a wait for changes asks whether it shall end."""
+_LOOK_EVERY = 10.0
+"""Seconds between two looks at what is not in the feed: beats, so that nobody in DEST takes a worker for vanished."""
+_ROUNDS = 10
+"""How often both are compared, where something was still to be mended each time."""
+_WITH_WORKER = frozenset({JobStatus.RUNNING, JobStatus.CANCELLING})
+
+
+class Ledger:
+    """The ids of what was brought from SOURCE, 16 bytes each.
+
+    Args:
+        file: read and appended to; what it holds is from the same move, which was interrupted.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        file.seek(file.truncate(file.seek(0, os.SEEK_END) // 16 * 16))
+
+    def note(self, ids: Iterable[UUID]) -> None:
+        """Write the ids down, before what they stand for is written to DEST."""
+        self._file.write(b"".join(id.bytes for id in ids))
+        self._file.flush()
+
+    def among(self, ids: Iterable[UUID]) -> set[UUID]:
+        """Those of the ids that were written down."""
+        asked = {id.bytes: id for id in ids}
+        found = set()
+        self._file.seek(0)
+        while asked and (read := self._file.read(16 * 2**16)):
+            found |= asked.keys() & {read[at : at + 16] for at in range(0, len(read), 16)}
+        self._file.seek(0, os.SEEK_END)
+        return {asked[each] for each in found}
+
+
+@attrs.define
+class Comparison:
+    """A source connection's jobs in SOURCE and in DEST.
+
+    The digests are SHA-256, in listing order, over the lines that `jobhistory export` writes of those jobs that
+    are to be the same in both: all in SOURCE but those in `gone_on` and `apart`.
+    """
+
+    connection: SourceConnection
+    jobs: int = 0
+    """How many SOURCE has."""
+    running: int = 0
+    """How many of them are in the hands of a worker who, it seems, has not switched yet."""
+    gone_on: int = 0
+    """How many went on in DEST."""
+    own: set[UUID] = attrs.field(factory=set)
+    """Those that DEST alone has."""
+    apart: list[tuple[SyncJob, SyncJob]] = attrs.field(factory=list)
+    """Those that differ, as SOURCE has them and as DEST has them, because they were written in both."""
+    mended: int = 0
+    """How many had to be written to DEST at the last look: if any, SOURCE is still written to."""
+    _digests: tuple[hashlib._Hash, hashlib._Hash] = attrs.field(factory=lambda: (hashlib.sha256(), hashlib.sha256()))
+
+    def digest(self, here: SyncJob, there: SyncJob) -> None:
+        """Take in one job of both."""
+        for digest, job in zip(self._digests, (here, there), strict=True):
+            digest.update(f"{json.dumps(job.to_dict(bookkeeping=True))}\n".encode())
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        """SOURCE's and DEST's, in hex."""
+        here, there = self._digests
+        return here.hexdigest(), there.hexdigest()
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether all is in DEST as it is in SOURCE, what went on or apart there excepted."""
+        here, there = self.digests
+        return here == there and not self.mended
+
+
+class Move:
+    """Brings all of SOURCE into DEST: `copy`, `keep_up` for as long as it takes, `finish`.
+
+    Every method may raise StorageError; the move is then begun again, with the same ledger.
+
+    Args:
+        source: is only read.
+        dest: may be written to by others.
+        ledger: of this move.
+    """
+
+    def __init__(self, source: JobHistory, dest: JobHistory, ledger: Ledger) -> None:
+        self._history = source
+        self._source = source.repository
+        self._dest = dest.repository
+        self._ledger = ledger
+        self._token: str | None = None
+        self._new: list[SyncJob] = []
+        self._names: dict[UUID, str | None] = {}
+        # The unfinished jobs, as they were last seen in DEST.
+        self._open: dict[UUID, SyncJob] = {}
+        self.nameless: dict[UUID, NameTakenError] = {}
+        """Which connections are without their names in DEST, and why."""
+
+    def copy(self, *, told: Callable[[int], object] = bool) -> None:
+        """Copy all that is in SOURCE; what is in DEST already is brought on.
+
+        `told` is called with how many more of SOURCE's jobs were looked at.
+        """
+        self._token = self._history.latest_change()
+        for connection in self._bring_connections():
+            self._compare(connection, told, note=True)
+        self._flush()
+        self._catch_up()
+
+    def keep_up(self, until: Callable[[], bool]) -> None:
+        """Bring over what is written to SOURCE, until it is to end."""
+        looked_at = self._history.monotonic()
+        while not until():
+            self._take(self._history.wait_for_changes(self._token, timeout=_WAIT))
+            if self._history.monotonic() >= looked_at + _LOOK_EVERY:
+                self._bring_connections()
+                self._bring_beats()
+                looked_at = self._history.monotonic()
+
+    def finish(self, *, told: Callable[[int], object] = bool) -> list[Comparison]:
+        """Compare both until DEST has all that SOURCE has and nothing that was deleted there; `told` as by `copy`."""
+        compared: dict[UUID, Comparison] = {}
+        touched = {connection.id for connection in self._all_connections()}
+        for _ in range(_ROUNDS):
+            touched |= self._catch_up()
+            for connection in self._all_connections():
+                if connection.id in touched:
+                    compared[connection.id] = result = self._compare(connection, told)
+                    self._flush(result)
+            touched = {id for id in touched & compared.keys() if compared[id].mended} | self._remove(compared)
+            if not touched and not self._source.changes(self._token, limit=1):
+                break
+        return [compared[each.id] for each in self._bring_connections() if each.id in compared]
+
+    def _bring_connections(self) -> list[SourceConnection]:
+        """Make SOURCE's connections known in DEST, by the names that they have, or have got since."""
+        here = {connection.id: connection for connection in self._source.connections()}
+        there = {connection.id for connection in self._dest.connections()}
+        self._ledger.note(here.keys() - there)
+        known = there - self.nameless.keys()
+        left = [each for each in here.values() if each.id not in known or self._names.get(each.id, "") != each.name]
+        while left:
+            connection = left.pop()
+            self._names[connection.id] = connection.name
+            self.nameless.pop(connection.id, None)
+            try:
+                self._dest.register(connection.id, connection.name)
+            except NameTakenError as taken:
+                self._dest.register(connection.id)
+                other = here.get(taken.source_connection_id)
+                if other is None or other.name is None:
+                    self.nameless[connection.id] = taken  # until it is free
+                else:
+                    # Its turn comes, once more perhaps: names may have been exchanged.
+                    self._dest.register(other.id, f"{taken.name} {other.id}")
+                    left += [connection, other]
+        return list(here.values())
+
+    def _all_connections(self) -> list[SourceConnection]:
+        """SOURCE's, and those that DEST has from it and that are forgotten there by now.
+
+        Where there is none at all, SOURCE is another history in the place of the one that was copied: nothing is
+        taken for deleted.
+        """
+        here = self._bring_connections()
+        there = {connection.id: connection for connection in self._dest.connections()}
+        forgotten = self._ledger.among(there.keys() - {connection.id for connection in here}) if here else ()
+        return here + [there[id] for id in forgotten]
+
+    def _compare(
+        self, connection: SourceConnection, told: Callable[[int], object], *, note: bool = False
+    ) -> Comparison:
+        """Read both in listing order, and bring DEST's jobs on; those it has not yet are kept for `_flush`."""
+        result = Comparison(connection)
+
+        def alone(there: SyncJob) -> None:
+            result.own.add(there.id)
+            if there.status is JobStatus.PENDING:
+                self._remember(there)  # nobody has taken it
+
+        ours = _jobs(self._source, connection.id, told)
+        for here, there in _pairs(ours, _jobs(self._dest, connection.id), alone):
+            result.jobs += 1
+            result.running += here.status in _WITH_WORKER
+            if there is None:
+                self._new.append(here)
+                if len(self._new) == MAX_LIMIT:
+                    self._flush(result)
+                continue
+            if note:
+                self._ledger.note([here.id])
+            self._remember(there)
+            if here == there:
+                result.digest(here, there)
+            elif self._bring(there, here):
+                result.mended += 1
+            elif successor(here, there) or attrs.evolve(there, version=here.version) == here:
+                result.gone_on += 1
+            else:
+                result.apart.append((here, there))
+        return result
+
+    def _catch_up(self) -> set[UUID]:
+        """Bring over what was written by now; gives the connections whose jobs these are."""
+        owners: set[UUID] = set()
+        full = True
+        while full:
+            changes = self._source.changes(self._token, limit=MAX_LIMIT)
+            owners |= self._take(changes)
+            full = len(changes) == MAX_LIMIT
+        return owners
+
+    def _take(self, changes: list[Change]) -> set[UUID]:
+        owners = {change.job.source_connection_id for change in changes}
+        if not owners <= self._names.keys():
+            self._bring_connections()
+        for change in changes:
+            job = change.job
+            if stored := self._open.get(job.id):
+                self._bring(stored, job)
+            elif job.source_connection_id in self._names:  # otherwise it was forgotten by now
+                self._new.append(job)
+        self._flush()
+        self._token = changes[-1].token if changes else self._token
+        return owners
+
+    def _bring_beats(self) -> None:
+        before = None
+        while page := self._source.active_jobs(statuses=_WITH_WORKER, before=before, limit=MAX_LIMIT):
+            for job in page:
+                if stored := self._open.get(job.id):
+                    self._bring(stored, job)
+            before = Position.of(page[-1])
+
+    def _flush(self, result: Comparison | None = None) -> None:
+        """Add the jobs that DEST has not, and tell which it refused for others with their ids."""
+        new, self._new = self._new, []
+        if not new:
+            return
+        self._ledger.note(job.id for job in new)
+        apart = []
+        try:
+            self._dest.add_many(new)
+        except DuplicateJobError:
+            apart = [(job, stored) for job in new if (stored := self._add(job)) != job]
+        else:
+            for job in new:
+                self._remember(job)
+        if result is not None:
+            result.mended += len(new) - len(apart)
+            result.apart += apart
+
+    def _add(self, job: SyncJob) -> SyncJob:
+        """Add one job, or bring on the one that has its id; gives it as it then stands in DEST."""
+        try:
+            self._dest.add(job)
+        except DuplicateJobError:
+            self._bring(self._dest.get(job.id), job)
+            return self._dest.get(job.id)
+        self._remember(job)
+        return job
+
+    def _bring(self, stored: SyncJob, found: SyncJob) -> bool:
+        """Bring DEST's job on to where SOURCE's is; whether anything was written."""
+        written = False
+        while target := successor(stored, found):
+            try:
+                for step in steps(stored, target):
+                    self._dest.replace(step)
+                    stored, written = step, True
+            except ConflictError as conflict:
+                stored = conflict.stored  # someone who has switched wrote to it
+            except JobNotFoundError:
+                self._dest.add(found)
+                stored, written = found, True
+        self._remember(stored)
+        return written
+
+    def _remember(self, stored: SyncJob) -> None:
+        if stored.is_active:
+            self._open[stored.id] = stored
+        else:
+            self._open.pop(stored.id, None)
+
+    def _remove(self, compared: dict[UUID, Comparison]) -> set[UUID]:
+        """Delete from DEST what came from SOURCE and was deleted there; gives the connections it was taken from."""
+        ours = self._ledger.among(chain.from_iterable(result.own for result in compared.values()))
+        touched = set()
+        for id, result in compared.items():
+            gone = [each for each in result.own & ours if self._is_gone(each)]
+            for first in range(0, len(gone), MAX_LIMIT):
+                if self._dest.delete_many(gone[first : first + MAX_LIMIT]):
+                    touched.add(id)
+        for id in compared.keys() - {connection.id for connection in self._source.connections()}:
+            if not self._dest.list_jobs(id, limit=1):
+                with suppress(ActiveJobExistsError):
+                    self._dest.forget(id)
+                    del compared[id], self._names[id]
+        return touched
+
+    def _is_gone(self, id: UUID) -> bool:
+        """Whether SOURCE has the job no more; what is left unfinished by that is ended in DEST, to be deleted."""
+        try:
+            self._source.get(id)
+        except JobNotFoundError:
+            if stored := self._open.pop(id, None):
+                at = self._history.clock()
+                waits = stored.status is JobStatus.PENDING
+                ended = stored.cancel(at=at, reason=_GONE) if waits else stored.lost(at=at, error=_GONE)
+                with suppress(ConflictError, JobNotFoundError):
+                    self._dest.replace(ended)
+            return True
+        return False
+
+
+_GONE = "finished, and deleted, where it was copied from"
+
+
+def _jobs(repository: JobRepository, connection_id: UUID, told: Callable[[int], object] = bool) -> Iterator[SyncJob]:
+    """All the connection's jobs, newest first; none where it is not known."""
+    before = None
+    with suppress(SourceConnectionNotFoundError):
+        while page := repository.list_jobs(connection_id, limit=MAX_LIMIT, before=before):
+            told(len(page))
+            yield from page
+            before = Position.of(page[-1])
+
+
+def _pairs(
+    here: Iterable[SyncJob], there: Iterator[SyncJob], alone: Callable[[SyncJob], object]
+) -> Iterator[tuple[SyncJob, SyncJob | None]]:
+    """Each job `here` with the one in the same place `there`, or None; `alone` is called with those that only it has.
+
+    A page of `there` is read when all before it has been given: what is added meanwhile stands before it.
+    """
+    other = next(there, None)
+    for job in here:
+        place = job.created_at, job.id
+        while other and (other.created_at, other.id) > place:
+            alone(other)
+            other = next(there, None)
+        if other and (other.created_at, other.id) == place:
+            yield job, other
+            other = next(there, None)
+        else:
+            yield job, None
+    while other:
+        alone(other)
+        other = next(there, None)
