@@ -32,7 +32,7 @@ _EXIT_CODES = {
     click.ClickException.exit_code: "it failed; the message says why",
     BadInputError.exit_code: "wrong usage, a bad cursor or limit among it",
     NotFoundError.exit_code: "no such history, connection or job",
-    REFUSED: "import: some rows were refused; copy: some jobs differ; the others are in",
+    REFUSED: "import: some rows were refused; copy: some jobs differ; the rest is in",
     WRONG: "check: something is wrong; it says what, and what to do",
     INTERRUPTED: "interrupted",
 }

@@ -133,7 +133,8 @@ class Row:
 @contextmanager
 def unpacked(stream: BinaryIO) -> Iterator[Iterable[Row]]:
     """The rows of a file: as `rows` has them, packed by gzip or not, or of a table in Parquet."""
-    buffered = io.BufferedReader(cast("io.RawIOBase", stream))  # all it needs is readinto
+    # A buffer around another would wait until it is full, for lines that come one by one. All it needs is readinto.
+    buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(cast("io.RawIOBase", stream))
     try:
         match buffered.peek(4)[:4]:
             case b"PAR1":
@@ -144,7 +145,8 @@ def unpacked(stream: BinaryIO) -> Iterator[Iterable[Row]]:
             case _:
                 yield rows(buffered)
     finally:
-        buffered.detach()  # it would close what others opened
+        if buffered is not stream:
+            buffered.detach()  # it would close what others opened
 
 
 def _packed(stream: BinaryIO) -> Iterator[Row]:
