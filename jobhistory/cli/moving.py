@@ -36,9 +36,9 @@ _NAMED = 20
     help="Where to keep, until it is done, which jobs came from SOURCE; the user's data folder if left out.",
 )
 def copy(*, source: str, destination: str, follow: bool, ledger: Path | None) -> None:
-    """Copy the history at SOURCE to DEST, each a path or URL as for --db.
+    """Copy a history to another backend.
 
-    SOURCE is only read. Jobs stay as they are, those that DEST has already are brought on, and what was deleted in
+    SOURCE and DEST are each a path or URL as for --db; SOURCE is only read. Jobs stay as they are, those that DEST has already are brought on, and what was deleted in
     SOURCE meanwhile is removed. Interrupted, by whatever, it is begun again and goes on where it was. In the end both
     are compared; a line for each connection has the SHA-256 of its lines as `export` writes them, and how many.
 

@@ -65,9 +65,9 @@ def prune(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Delete old finished jobs of each CONNECTION, or of all, and give their room back.
+    """Delete old finished jobs, and give their room back.
 
-    A job goes only where no option keeps it; its age counts from its created_at. Active jobs always stay, and so do
+    Those of each CONNECTION, or of all. A job goes only where no option keeps it; its age counts from its created_at. Active jobs always stay, and so do
     each connection's newest job and its newest COMPLETED one. What would go is shown first. Others may go on
     writing; whoever is interrupted runs it again.
     """
