@@ -142,19 +142,20 @@ def _table(path: Path) -> Iterator[Write]:
 def parquet_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
     """The rows of a table in Parquet, each as the JSON object that an export has for it, connections' names included.
 
-    Raises StorageError where the file is none, or is not whole; ImportError where the extra is missing.
+    Raises StorageError where the file is none, is not whole, or holds a moment that no datetime can be; ImportError
+    where the extra is missing.
     """
     arrow = _pyarrow()
-    named = set()
+    named: set[str] = set()
     try:
         for batch in arrow.parquet.ParquetFile(file).iter_batches(_BATCH):
             for row in batch.to_pylist():
                 name, id = row.pop(_NAME, None), row.get("source_connection_id")
-                if name is not None and id not in named:
-                    named.add(id)
+                if name is not None and str(id) not in named:
+                    named.add(str(id))
                     yield {"source_connection_id": id, "name": name}
                 yield {key: _value(key, value) for key, value in row.items()}
-    except arrow.ArrowException as error:
+    except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise StorageError("the Parquet file", f"cannot be read: {error}") from error
 
 

@@ -21,18 +21,19 @@ def create(path: str | os.PathLike[str]) -> int:
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[int]:
+def new_file(path: Path, *, known_as: Path | None = None) -> Iterator[int]:
     """The descriptor of a new file, which is gone again where the block raises.
 
-    It stays where that is an UnknownOutcomeError: it may hold what is nowhere else. Raises StorageError where
-    something is there already, or no file can be made.
+    It stays where that is an UnknownOutcomeError: it may hold what is nowhere else. Raises StorageError, naming
+    `known_as` or the path, where something is there already, or no file can be made.
     """
+    name = str(known_as or path)
     try:
         descriptor = create(path)
     except FileExistsError as error:
-        raise StorageError(str(path), "is there already, and nothing is overwritten: give another name") from error
+        raise StorageError(name, "is there already, and nothing is overwritten: give another name") from error
     except OSError as error:
-        raise StorageError(str(path), f"cannot be made: {error.strerror}: give another path") from error
+        raise StorageError(name, f"cannot be made: {error.strerror}: give another path") from error
     try:
         yield descriptor
     except UnknownOutcomeError:
@@ -41,7 +42,7 @@ def new_file(path: Path) -> Iterator[int]:
         path.unlink(missing_ok=True)
         if isinstance(error, StorageError):
             raise
-        raise StorageError(str(path), f"cannot be written: {error.strerror}") from error
+        raise StorageError(name, f"cannot be written: {error.strerror}") from error
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -58,7 +59,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     path = path.resolve()
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     # The name is taken first: of two that want it, the second is refused before it begins.
-    with new_file(path), new_file(part):
+    with new_file(path), new_file(part, known_as=path):
         yield part
         sync(part)
         part.replace(path)

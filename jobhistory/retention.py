@@ -251,11 +251,12 @@ class _Pace:
     """Steps of about a fiftieth of a second, each with a rest behind it that is half as long, for others to write.
 
     A step is as big as the fastest of the last few could have been: the others were waits, for the writers' turns
-    or the disk, which are no shorter for a smaller step.
+    or the disk, which are no shorter for a smaller step. Where each one waits, as on a disk that takes longer than
+    that to sync, they would shrink until they did nothing but wait: none is smaller than the first.
     """
 
     def __init__(self, history: JobHistory, *, first: int, most: int) -> None:
-        self.size = first
+        self.size = self._least = first
         self._most = most
         self._history = history
         self._begun = 0.0
@@ -272,7 +273,7 @@ class _Pace:
         took = self._history.monotonic() - self._begun
         self._speeds.append(self.size / max(took, _STEP / _BIGGEST_CHANGE))
         wanted = round(max(max(self._speeds) * _STEP, self.size / _BIGGEST_CHANGE))
-        self.size = max(1, min(wanted, self._most))
+        self.size = max(self._least, min(wanted, self._most))
         self._history.sleep(min(took, _STEP) * _REST)
 
 

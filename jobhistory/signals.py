@@ -42,7 +42,7 @@ SLOWER, FEWER = 2.0, 0.25
 COUNTABLE = 20
 """Where fewer are usual, less says nothing."""
 QUIET = 300.0
-"""Seconds for which the counters of any job may stand still."""
+"""Seconds for which the counters of any job may stand still, and any connection be without a run."""
 
 _UNUSUAL = 3.5
 _NORMAL = 0.6745  # the MAD of a normal distribution with a standard deviation of 1
@@ -85,15 +85,14 @@ class Signal:
     """How many earlier jobs, or gaps between them, usual and bound are drawn from."""
 
     def __str__(self) -> str:
-        times = self.observed / self.usual
         if self.kind is SignalKind.FEW:
-            return f"inserted {1 - times:.0%} less than usual: {self.observed:,.0f}, usually {self.usual:,.0f}"
+            less = 1 - self.observed / self.usual
+            return f"inserted {less:.0%} less than usual: {self.observed:,.0f}, usually {self.usual:,.0f}"
         observed, usual = span(self.observed), span(self.usual)
         match self.kind:
-            case SignalKind.SLOW if self.job.is_active:
-                return f"has been running for {times:.1f} times its usual: {observed}, usually {usual}"
             case SignalKind.SLOW:
-                return f"took {times:.1f} times its usual: {observed}, usually {usual}"
+                did = "has been running for" if self.job.is_active else "took"
+                return f"{did} {self.observed / self.usual:.1f} times its usual: {observed}, usually {usual}"
             case SignalKind.OVERDUE:
                 return f"has not run for {observed}, though it always runs, usually every {usual}"
             case _:
@@ -196,7 +195,7 @@ def _stalled(job: SyncJob, completed: Sequence[SyncJob], now: datetime) -> Signa
 def _overdue(jobs: Sequence[SyncJob], now: datetime) -> Signal | None:
     """Whether the next run should have come, by the gaps between the earlier ones.
 
-    They are regular where their MAD is a quarter of their median at most. The next run then comes within the longest
+    They are regular where their MAD is less than a quarter of their median. The next run then comes within the longest
     of nearly all gaps; where there are breaks, such as weekends, within the longest of nearly all that began on the
     same weekday, once three weeks have shown them. Half a usual gap later it is overdue.
     """
@@ -207,14 +206,14 @@ def _overdue(jobs: Sequence[SyncJob], now: datetime) -> Signal | None:
     gaps = [((later.created_at - job.created_at).total_seconds(), job) for later, job in pairwise(ran)]
     ordered = sorted(gap for gap, _ in gaps)
     usual, longest = quantile(ordered, 0.5), quantile(ordered, _NEARLY_ALL)
-    if observed <= usual or quantile(sorted(abs(gap - usual) for gap in ordered), 0.5) > usual * _REGULAR:
+    if observed <= usual or quantile(sorted(abs(gap - usual) for gap in ordered), 0.5) >= usual * _REGULAR:
         return None
     if longest > usual * _BREAK:
         ordered = sorted(gap for gap, job in gaps if job.created_at.weekday() == last.created_at.weekday())
         if last.created_at - ran[-1].created_at < _THREE_WEEKS or len(ordered) < _WEEKS:
             return None
         longest = quantile(ordered, _NEARLY_ALL)
-    bound = longest + usual / 2
+    bound = max(QUIET, longest + usual / 2)
     if observed <= bound:
         return None
     return Signal(

@@ -73,11 +73,15 @@ def seconds(field: str, value: object) -> float:
 
 
 def earlier(moment: datetime, duration: float) -> datetime:
-    """So many seconds before the moment, or the beginning of time."""
+    """So many seconds before the moment that a clock told, or the beginning of time, in UTC: no hour is put forward.
+
+    Raises InvalidJobError where the clock told no aware datetime.
+    """
+    now = utc("the clock's time", moment)
     try:
-        return moment - timedelta(seconds=duration)
+        return now - timedelta(seconds=duration)
     except OverflowError:
-        return datetime.min.replace(tzinfo=moment.tzinfo)
+        return datetime.min.replace(tzinfo=UTC)
 
 
 def span(seconds: float) -> str:

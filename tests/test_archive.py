@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -192,6 +193,18 @@ def test_where_deleting_fails_the_archive_stays_and_the_next_run_needs_another(h
     assert 8 == troubled.prune(RULE, archive=file.with_name(f"again{file.name}")).deleted
 
 
+def test_an_archive_that_cannot_be_written_is_said_by_the_name_it_was_to_have(
+    history: JobHistory, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(private_files, "sync", sync)
+    with pytest.raises(StorageError, match=f"^{re.escape(str(file))}: cannot be written: No space left on device"):
+        history.prune(RULE, archive=file)
+    assert ([], 10) == (list(file.parent.iterdir()), len(jobs_of(history)))
+
+
 @pytest.mark.parametrize("error", [StorageError("there", "failed"), KeyboardInterrupt()])
 def test_where_planning_is_cut_short_there_is_no_archive_and_nothing_is_gone(
     history: JobHistory, file: Path, error: BaseException
@@ -282,6 +295,44 @@ def test_anybodys_table_is_read_as_far_as_it_holds_jobs(tmp_path: Path) -> None:
     assert [UUID(int=1)] == [each.id for each in jobs_of(restored)]
     assert 1 == len(said)
     assert said[0].startswith("row 2 (line 2) refused")
+
+
+def table(**columns: Any) -> bytes:  # noqa: ANN401  whatever pyarrow takes
+    """A table in Parquet with one job, some of whose columns are these."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    given = {"id": [str(UUID(int=1))], "source_connection_id": [str(CONNECTION)], "created_at": [START]} | columns
+    data = BytesIO()
+    parquet.write_table(pa.table(given), data)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(("kind", "number"), [("us", 2**62), ("ns", 1710504000123456789)])
+def test_a_moment_that_no_record_can_hold_is_an_error_of_the_file(
+    kind: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+
+    monkeypatch.setitem(sys.modules, "pandas", None)  # with which such a row is refused by itself
+    data = table(created_at=pa.array([number], pa.timestamp(kind)))
+    with pytest.raises(StorageError, match="the Parquet file: cannot be read: "):
+        list(parquet_rows(BytesIO(data)))
+
+
+def test_a_damaged_table_is_an_error() -> None:
+    data = bytearray(table(error=["no"]))
+    data[4:24] = bytes(20)
+    with pytest.raises(StorageError, match="the Parquet file: cannot be read: "):
+        list(parquet_rows(BytesIO(bytes(data))))
+
+
+def test_a_connection_that_is_no_text_is_refused_with_its_row() -> None:
+    data = table(source_connection_id=[["x"]], source_connection=["docs"])
+    said: list[str] = []
+    with unpacked(BytesIO(data)) as rows:
+        Importer(JobHistory(InMemoryJobRepository()), None, said.append).take(rows)
+    assert ["row 1 (line 1) refused: ", "row 2 (line 2) refused: "] == [each[:24] for each in said]
 
 
 def test_without_pyarrow_the_error_names_the_extra_before_anything_goes(

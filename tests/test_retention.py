@@ -314,10 +314,12 @@ def test_whatever_others_write_meanwhile_nothing_goes_that_should_stay_and_the_n
 
 @attrs.define
 class Slow:
-    """A repository in which to delete takes a millisecond a job, and each third time a second more of waiting."""
+    """A repository in which to delete takes so many seconds a job, and so many more of waiting; it tells each step."""
 
     repository: JobRepository
     time: Time
+    seconds: Callable[[int], float]
+    waiting: Callable[[int], float] = lambda _: 0
     batches: list[int] = attrs.field(factory=list)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -325,19 +327,30 @@ class Slow:
 
     def delete_many(self, job_ids: Iterable[UUID]) -> int:
         ids = list(job_ids)
+        self.time.seconds += len(ids) * self.seconds(len(self.batches)) + self.waiting(len(self.batches))
         self.batches.append(len(ids))
-        self.time.seconds += len(ids) / 1000 + (len(self.batches) % 3 == 0)
         return self.repository.delete_many(ids)
 
 
 def test_each_step_is_as_big_as_takes_a_fiftieth_of_a_second_with_a_rest_behind_it(memory: JobHistory) -> None:
-    fill(memory, *range(500))
+    fill(memory, *range(4001))
     time = Time()
-    slow = Slow(memory.repository, time)
+    # Each third has to wait for a second more; from the tenth on all is slower.
+    slow = Slow(memory.repository, time, lambda n: 1e-4 if n < 9 else 2.5e-4, lambda n: n % 3 == 2)
     time.history(slow).prune(Retention(keep_last=1))
-    assert [50, 25, 20, 20] == slow.batches[:4]
-    assert {20} == set(slow.batches[2:-1])
-    assert [0.01] * (len(slow.batches) - 1) == pytest.approx(time.slept[:-1])
+    assert [50, 100, 200, 200] == slow.batches[:4]
+    assert {200} == set(slow.batches[3:16])
+    assert [100, 80] == slow.batches[16:18]
+    assert {80} == set(slow.batches[17:-1])
+    assert [0.0025, 0.005, *[0.01] * (len(slow.batches) - 3)] == pytest.approx(time.slept[:-1])
+
+
+def test_where_each_step_has_to_wait_they_do_not_shrink_below_the_first(memory: JobHistory) -> None:
+    fill(memory, *range(2001))
+    time = Time()
+    slow = Slow(memory.repository, time, lambda _: 2e-5, lambda _: 0.03)
+    time.history(slow).prune(Retention(keep_last=1))
+    assert [50] * 40 == slow.batches
 
 
 def test_the_oldest_of_all_connections_go_first_so_that_what_is_cut_short_leaves_no_holes(

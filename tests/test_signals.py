@@ -190,6 +190,12 @@ def test_any_counters_may_stand_still_for_five_minutes() -> None:
     assert SignalKind.STALLED in kinds([stalled(QUIET + 1, started_at=fresh), *short])
 
 
+def test_counters_stand_still_also_where_whole_runs_take_no_time() -> None:
+    [_, signal] = signals([stalled(800), *(run(day, 0) for day in reversed(range(20)))], NOW)
+
+    assert "counters have not moved for 13m 20s, though its heart beats; whole runs usually take 0ms" == str(signal)
+
+
 # ---- OVERDUE
 
 
@@ -210,6 +216,15 @@ def test_what_waits_has_not_run_and_what_runs_or_failed_has() -> None:
     assert [SignalKind.OVERDUE] == kinds([waiting, *daily()], late)
     assert SignalKind.OVERDUE not in kinds([running(20), *daily()], late)
     assert [] == kinds([failed, *daily()], late)
+
+
+@pytest.mark.parametrize("gap", [0, 0.01, 10])
+def test_jobs_that_came_in_one_go_have_no_next_one_that_is_due_within_five_minutes(gap: float) -> None:
+    at_once = [run(n * gap / DAY, 5, id=UUID(int=n + 1)) for n in reversed(range(20))]
+    last = at_once[0].created_at
+
+    assert [] == kinds(at_once, last + timedelta(seconds=QUIET))
+    assert ([SignalKind.OVERDUE] if gap else []) == kinds(at_once, last + timedelta(seconds=QUIET + 1))
 
 
 def test_what_runs_irregularly_is_never_overdue() -> None:

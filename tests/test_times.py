@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jobhistory.errors import InvalidJobError
 from jobhistory.testing.strategies import durations, timestamps
-from jobhistory.times import from_wire, seconds, to_wire, utc, utc_now
+from jobhistory.times import earlier, from_wire, seconds, to_wire, utc, utc_now
 
 NOON = datetime(2024, 3, 15, 12, tzinfo=UTC)
 BEFORE_ALL = datetime.min.replace(tzinfo=timezone(timedelta(minutes=1)))
@@ -239,3 +239,18 @@ def test_what_is_no_duration_is_refused_by_name_and_value(value: object) -> None
 def test_a_negative_timedelta_is_refused() -> None:
     with pytest.raises(InvalidJobError, match="not negative"):
         seconds("duration_seconds", timedelta(microseconds=-1))
+
+
+def test_earlier_counts_the_seconds_that_passed_also_where_clocks_were_put_forward_meanwhile() -> None:
+    noon = datetime(2024, 3, 31, 12, tzinfo=ZoneInfo("Europe/Berlin"))
+    assert datetime(2024, 3, 30, 10, tzinfo=UTC) == earlier(noon, 86400)
+
+
+@pytest.mark.parametrize("moment", [utc_now(), datetime(1, 1, 2, tzinfo=timezone(timedelta(hours=14)))], ids=str)
+def test_nothing_is_earlier_than_the_beginning_of_time(moment: datetime) -> None:
+    assert datetime.min.replace(tzinfo=UTC) == utc("since", earlier(moment, 1e300)) == earlier(moment, 10**11)
+
+
+def test_what_a_clock_tells_without_a_zone_is_refused() -> None:
+    with pytest.raises(InvalidJobError, match="the clock's time must have a time zone"):
+        earlier(datetime(2024, 3, 15), 1)  # noqa: DTZ001  that is the point

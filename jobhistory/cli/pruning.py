@@ -30,8 +30,6 @@ class Duration(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401  as click has it
         """In seconds."""
-        if isinstance(value, float):
-            return value
         number, unit = (value[:-1], value[-1:]) if value[-1:] in _UNITS else (value, "s")
         if not (number.isascii() and number.isdigit()):
             self.fail(f"{value!r} is no duration: 90d, 36h, 5m, or seconds", param, ctx)
