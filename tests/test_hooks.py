@@ -103,13 +103,15 @@ def test_it_says_again_that_it_drops_once_all_was_told(slow: Slow, caplog: pytes
 
 def test_closing_the_history_waits_until_all_is_told() -> None:
     told: list[int] = []
-    many = threading.Event()
+    known, never = threading.Event(), threading.Event()
 
     def read(job: SyncJob) -> None:
-        many.wait(0.01)
+        assert known.wait(PATIENCE)
+        never.wait(0.01)
         told.append(history.get(job.id).entities_inserted)  # it can be read still
 
     history = reporting(patient(read), 20)
+    known.set()
     history.close()
 
     assert 22 == len(told)

@@ -1195,7 +1195,7 @@ def test_a_page_as_json_is_its_records_as_json(
 
 def test_a_page_that_only_records_tell_rightly_is_left_to_them(repository: SQLiteJobRepository) -> None:
     assert None is repository.list_jobs_json(CONNECTION), "it has no jobs, or was not looked up yet"
-    for n, seconds in enumerate((0.1 + 0.2, 1e-7, 1e16, 5e-324), 1):
+    for n, seconds in enumerate((0.1 + 0.2, 1e-7, 1e16, 5e-324, 1e-5, 1234567890.123456), 1):
         repository.add(attrs.evolve(job(n, JobStatus.COMPLETED), duration_seconds=seconds, error_details={"n": n}))
         assert n == len(repository.list_jobs(CONNECTION))
         assert None is repository.list_jobs_json(CONNECTION, limit=1)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import click
 from click.shell_completion import BashComplete, CompletionItem, FishComplete, ZshComplete
@@ -16,8 +15,9 @@ from jobhistory.repository import newest_first
 
 _SHELLS = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 _SHOWN = 100
-# What a shell takes as one word, unquoted; a connection with another name is completed by its id.
-_PLAIN = re.compile(r"[\w@%+,./-]+", re.ASCII)
+# What a shell takes as one word, unquoted, and we as no option; a connection named otherwise is completed by its id.
+_PLAIN = re.compile(r"(?!-)[\w@%+,./-]+", re.ASCII)
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 @click.command()
@@ -39,10 +39,23 @@ def completion(context: click.Context, *, shell: str) -> None:
     click.echo(complete.source())
 
 
-def connection_words(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The names of connections that begin so, or their ids; nothing where the history cannot be read."""
-    with _quietly_read(context) as history:
-        known = history.connections() if history else []
+def _quietly(words: Callable[[JobHistory, str], list[CompletionItem]]) -> Completer:
+    """The words of the history that those typed so far name; none where it cannot be read: a shell takes no errors."""
+
+    def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        try:
+            with Database.chosen(context.find_root().params.get("db")).read() as history:
+                return words(history, incomplete)
+        except (click.ClickException, JobHistoryError, OSError):
+            return []
+
+    return complete
+
+
+@_quietly
+def connection_words(history: JobHistory, incomplete: str) -> list[CompletionItem]:
+    """The names of connections that begin so, or their ids."""
+    known = history.connections()
     words = [
         (each.name, str(each.id)) if each.name and _PLAIN.fullmatch(each.name) else (str(each.id), each.name)
         for each in known
@@ -52,21 +65,10 @@ def connection_words(context: click.Context, _: click.Parameter, incomplete: str
     return named or ids
 
 
-def job_words(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+@_quietly
+def job_words(history: JobHistory, incomplete: str) -> list[CompletionItem]:
     """The ids of the newest jobs that begin so, those that are not finished first."""
-    with _quietly_read(context) as history:
-        active = history.active_jobs(limit=_SHOWN) if history else []
-        newest = history.newest_jobs(per_connection=3).values() if history else []
-    jobs = {job.id: job for job in (*active, *newest_first(job for several in newest for job in several))}
-    words = [(str(job.id), job.status) for job in jobs.values()]
-    return [CompletionItem(word, help=status) for word, status in words if word.startswith(incomplete)][:_SHOWN]
-
-
-@contextmanager
-def _quietly_read(context: click.Context) -> Iterator[JobHistory | None]:
-    """The history that the words typed so far name; None where it cannot be read: a shell is no place to complain."""
-    try:
-        with Database.chosen(context.find_root().params.get("db")).read() as history:
-            yield history
-    except (click.ClickException, JobHistoryError):
-        yield None
+    newest = history.newest_jobs(per_connection=3).values()
+    finished_last = (*history.active_jobs(limit=_SHOWN), *newest_first(job for several in newest for job in several))
+    words = {str(job.id): job.status for job in finished_last}
+    return [CompletionItem(word, help=status) for word, status in words.items() if word.startswith(incomplete)][:_SHOWN]

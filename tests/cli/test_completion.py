@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
+import jobhistory
 from jobhistory.history import JobHistory
 from tests.cli.command_line import CommandLine
 
@@ -52,8 +55,25 @@ def test_bash_completes_commands_connections_and_jobs(cli: CommandLine, history:
 def test_a_history_that_cannot_be_read_completes_nothing(cli: CommandLine) -> None:
     for words in (("list", ""), ("cancel", "")):
         assert [] == completed("--db", cli.url, *words)
+    assert [] == completed("--db", "long" * 1000, "list", "")
     Path(cli.url).write_text("no database\n" * 100)
     assert [] == completed("--db", cli.url, "export", "d")
+
+
+def test_a_history_that_opens_and_cannot_be_read_completes_nothing(cli: CommandLine) -> None:
+    jobhistory.open(cli.url).close()
+    with closing(sqlite3.connect(cli.url)) as other:
+        other.execute("DROP VIEW sync_jobs")
+        other.execute("ALTER TABLE source_connections RENAME TO gone")
+
+    for command in ("list", "show"):
+        assert [] == completed("--db", cli.url, command, "")
+
+
+def test_a_name_that_looks_like_an_option_is_completed_by_its_id(cli: CommandLine, history: JobHistory) -> None:
+    history.register(ODD, "--json")
+
+    assert [str(ODD)] == completed("--db", cli.url, "list", "")
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

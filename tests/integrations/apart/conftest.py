@@ -5,6 +5,7 @@ python -m pytest --confcutdir tests/integrations/apart tests/integrations/apart
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 
 import jobhistory
 from jobhistory import JobHistory
+
+# As tests/conftest.py has it: a shell starts what it runs in the background with this one ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
