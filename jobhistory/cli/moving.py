@@ -38,8 +38,8 @@ _NAMED = 20
 def copy(*, source: str, destination: str, follow: bool, ledger: Path | None) -> None:
     """Copy a history to another backend.
 
-    SOURCE and DEST are each a path or URL as for --db; SOURCE is only read. Jobs stay as they are, those that DEST has already are brought on, and what was deleted in
-    SOURCE meanwhile is removed. Interrupted, by whatever, it is begun again and goes on where it was. In the end both
+    SOURCE and DEST are each a path or URL as for --db; SOURCE is only read. Jobs stay as they are, those that DEST
+    has already are brought on, and what was deleted in SOURCE meanwhile is removed. Interrupted, by whatever, it is begun again and goes on where it was. In the end both
     are compared; a line for each connection has the SHA-256 of its lines as `export` writes them, and how many.
 
     To move without a pause: start it with --follow; when it says that it keeps up, let each worker end what it

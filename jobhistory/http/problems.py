@@ -14,7 +14,6 @@ from jobhistory.errors import (
     ActiveJobExistsError,
     InvalidCursorError,
     InvalidTransitionError,
-    JobHistoryError,
     JobNotFoundError,
     SourceConnectionNotFoundError,
     StorageError,
@@ -73,7 +72,5 @@ def meaning(error: Exception) -> tuple[int, str]:
         case StorageError():
             _log.error("the storage failed: %s", error)
             return 503, "The storage failed, and nothing was written: try again"
-        case JobHistoryError() if isinstance(error, ValueError):
-            return 422, str(error)
         case _:
             return 500, "The server failed; its log says why"
