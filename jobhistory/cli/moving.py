@@ -39,13 +39,14 @@ def copy(*, source: str, destination: str, follow: bool, ledger: Path | None) ->
     """Copy a history to another backend.
 
     SOURCE and DEST are each a path or URL as for --db; SOURCE is only read. Jobs stay as they are, those that DEST
-    has already are brought on, and what was deleted in SOURCE meanwhile is removed. Interrupted, by whatever, it is begun again and goes on where it was. In the end both
-    are compared; a line for each connection has the SHA-256 of its lines as `export` writes them, and how many.
+    has already are brought on, and what was deleted in SOURCE meanwhile is removed. Interrupted, by whatever, it is
+    begun again and goes on where it was. In the end both are compared; a line for each connection has the SHA-256
+    of its lines as `export` writes them, and how many.
 
     To move without a pause: start it with --follow; when it says that it keeps up, let each worker end what it
     runs, and start it again with DEST's URL; then press Ctrl-C, and what came last is brought over. Until then stop
-    reapers and prune nothing in DEST, and let no worker take waiting jobs from SOURCE once one takes them from DEST:
-    a job that both took is DEST's, and is named here.
+    reapers and prune nothing in DEST, and let no worker take waiting jobs from SOURCE once one takes them from
+    DEST: a job that both took is DEST's, and is named here.
     """
     here, there = _database(source), _database(destination)
     if _place(here) == _place(there):

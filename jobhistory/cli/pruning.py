@@ -66,8 +66,8 @@ def prune(
     """Delete old finished jobs, and give their room back.
 
     Those of each CONNECTION, or of all. A job goes only where no option keeps it; its age counts from its
-    created_at. Active jobs always stay, and so do each connection's newest job and its newest COMPLETED one. What would go is shown first. Others may go on
-    writing; whoever is interrupted runs it again.
+    created_at. Active jobs always stay, and so do each connection's newest job and its newest COMPLETED one. What
+    would go is shown first. Others may go on writing; whoever is interrupted runs it again.
     """
     rule = Retention(older_than=older_than, keep_last=keep_last, keep_failed_for=keep_failed_for)
     with database.read() as history:
