@@ -104,7 +104,7 @@ def test_a_request_that_does_not_come_to_an_end_is_given_up(stage: Stage, histor
 
 def test_a_client_that_sends_no_head_is_hung_up_on(history: JobHistory) -> None:
     class Impatient(Protocol):
-        head_seconds = 0.05
+        head_seconds = 0.5
 
     server = Server(create_app(history), Impatient)
     with socket.create_server(("127.0.0.1", 0)) as listening:
