@@ -24,7 +24,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 @click.argument("shell", type=click.Choice([*_SHELLS]))
 @click.pass_context
 def completion(context: click.Context, *, shell: str) -> None:
-    r"""Make a shell complete commands, connections and jobs.
+    """Make a shell complete commands, connections and jobs.
 
     Printed is what the shell has to run, once for each session:
 
@@ -34,7 +34,7 @@ def completion(context: click.Context, *, shell: str) -> None:
     fish   jobhistory completion fish > ~/.config/fish/completions/jobhistory.fish
 
     Connections and jobs are those of the history that --db or JOBHISTORY_URL names.
-    """
+    """  # noqa: D301  click looks for a real backspace
     complete = _SHELLS[shell](context.find_root().command, {}, "jobhistory", "_JOBHISTORY_COMPLETE")
     click.echo(complete.source())
 

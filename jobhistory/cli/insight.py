@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import compress
 from uuid import UUID
 
 import click
@@ -16,14 +17,16 @@ from jobhistory.cli.render import (
     COLOURS,
     FREE,
     RIGHT,
+    WRAP,
     Cell,
-    ago,
     bar,
+    columns,
     json_text,
     label,
     print_columns,
     print_table,
     short,
+    since_when,
     spark,
     table_of,
     visible,
@@ -37,6 +40,8 @@ from jobhistory.repository import MAX_LIMIT, SourceConnection
 from jobhistory.times import UNITS, from_wire, span, to_wire
 
 _SPARKS = 30
+_SPARKS_AT_LEAST = 8
+_WIDE = 110
 _BAR = 10
 _HOW_LONG = re.compile(r"([0-9]{1,5})([wdhms])", re.ASCII)
 _SECONDS = {unit: size for size, unit in UNITS} | {"w": 7 * 86400}
@@ -50,7 +55,7 @@ connections_argument = click.argument("names", metavar="[CONNECTION]...", nargs=
 @as_json
 @click.pass_obj
 def stats(database: Database, *, names: tuple[str, ...], only_signals: bool, as_json: bool) -> None:
-    r"""Show how connections do, and what is unusual.
+    """Show how connections do, and what is unusual.
 
     Each CONNECTION, or else every one, has a line of figures, drawn from its newest 50 jobs: the newest, the last
     success, how many failed in a row since, how many of those that ended succeeded, the median (p50) and the 95th
@@ -70,7 +75,7 @@ def stats(database: Database, *, names: tuple[str, ...], only_signals: bool, as_
       jobhistory stats
       jobhistory stats "the docs" --json
       jobhistory stats --signals
-    """
+    """  # noqa: D301  click looks for a real backspace
     with database.read() as history:
         asked = _asked(history, names)
         health = history.health(asked)
@@ -92,16 +97,26 @@ def _asked(history: JobHistory, names: Sequence[str]) -> list[UUID] | None:
 
 
 def _show_stats(history: JobHistory, shown: Mapping[SourceConnection, Health]) -> None:
-    now = history.clock()
-    newest = history.newest_jobs([connection.id for connection in shown], per_connection=_SPARKS)
-    head = [("connection", FREE), ("newest job", ""), ("", ""), ("last success", ""), ("succeeded", "")]
-    numbers = [(word, RIGHT) for word in ("failed in a row", "p50", "p95", "running")]
-    print_table(
-        table_of(
-            [*head, *numbers, ("durations", "")],
-            [_figures(connection, each, newest[connection.id], now) for connection, each in shown.items()],
-        )
-    )
+    now, width = history.clock(), columns()
+    sparks = max(_SPARKS_AT_LEAST, min(_SPARKS, width // 3 - 18))
+    newest = history.newest_jobs([connection.id for connection in shown], per_connection=sparks)
+    head = [
+        ("connection", FREE),
+        ("newest\njob", ""),
+        ("", ""),
+        ("last\nsuccess", ""),
+        ("success\nrate", RIGHT),
+        ("failed\nin a row", RIGHT),
+        ("p50", RIGHT),
+        ("p95", RIGHT),
+        ("running", RIGHT),
+        ("durations", ""),
+    ]
+    rows = [_figures(connection, each, newest[connection.id], now) for connection, each in shown.items()]
+    if width < _WIDE:  # what a narrow terminal can do without
+        narrow = [heading not in {"p95", "running"} for heading, _ in head]
+        head, rows = list(compress(head, narrow)), [list(compress(row, narrow)) for row in rows]
+    print_table(table_of(head, rows))
     for connection, each in shown.items():
         for signal in each.signals:
             kind = click.style(f"{signal.kind:<8}", fg="yellow", bold=True)
@@ -115,9 +130,9 @@ def _figures(connection: SourceConnection, health: Health, newest: Sequence[Sync
     return [
         (label(connection), "bold"),
         (job.status, COLOURS[job.status]) if job else ("", ""),
-        (ago(job.created_at, now) if job else "", ""),
-        (ago(success.created_at, now) if success else "never", "" if success else "dim"),
-        ("" if rate is None else f"{bar(rate, _BAR)} {rate:4.0%}", "green" if rate == 1 else ""),
+        (since_when(job.created_at, now) if job else "", ""),
+        (since_when(success.created_at, now) if success else "never", "" if success else "dim"),
+        ("" if rate is None else f"{rate:.0%}", "green" if rate == 1 else ""),
         (str(stats.failure_streak or ""), "red"),
         *(("" if seconds is None else span(seconds), "") for seconds in (stats.p50_seconds, stats.p95_seconds)),
         (str(stats.running or ""), "cyan"),
@@ -176,7 +191,7 @@ def _since(_: click.Context, parameter: click.Parameter, text: str) -> datetime 
 def failures(
     database: Database, *, names: tuple[str, ...], since: datetime | timedelta, limit: int, as_json: bool
 ) -> None:
-    r"""Show which errors there are, the most frequent first.
+    """Show which errors there are, the most frequent first.
 
     Errors that differ in numbers, ids, times, addresses, paths and quoted text alone count as one; # and <path> stand
     in their place. Each says how often it came, when first and last, in how many connections, and the newest job that
@@ -187,7 +202,7 @@ def failures(
       jobhistory failures
       jobhistory failures "the docs" --since 4w
       jobhistory failures --json | jq '.[0].connections'
-    """
+    """  # noqa: D301  click looks for a real backspace
     with database.read() as history:
         now = history.clock()
         start = since if isinstance(since, datetime) else now - since
@@ -205,31 +220,27 @@ def failures(
 
 def _show_failures(found: Sequence[Failure], now: datetime) -> None:
     most = found[0].count
-    print_table(
-        table_of(
-            [
-                ("jobs", RIGHT),
-                ("", ""),
-                ("first", ""),
-                ("last", ""),
-                ("connections", RIGHT),
-                ("latest job", ""),
-                ("error", FREE),
-            ],
-            [
-                [
-                    (f"{each.count:,}", "bold"),
-                    (bar(each.count / most, _BAR), "red"),
-                    (ago(each.first_at, now), ""),
-                    (ago(each.last_at, now), ""),
-                    (f"{len(each.connections):,}", ""),
-                    (short(each.latest.id), ""),
-                    (_error(each), "red"),
-                ]
-                for each in found
-            ],
-        )
-    )
+    wide = columns() >= _WIDE
+    head = [
+        ("  jobs" if wide else "jobs", "" if wide else RIGHT),
+        ("first", ""),
+        ("last", ""),
+        ("connections", RIGHT),
+        ("latest job", ""),
+        ("error", WRAP),
+    ]
+    rows = [
+        [
+            (f"{each.count:>6,} {bar(each.count / most, _BAR)}" if wide else f"{each.count:,}", "bold"),
+            (since_when(each.first_at, now), ""),
+            (since_when(each.last_at, now), ""),
+            (f"{len(each.connections):,}", ""),
+            (short(each.latest.id), ""),
+            (_error(each), "red"),
+        ]
+        for each in found
+    ]
+    print_table(table_of(head, rows))
 
 
 def _plain_failure(each: Failure) -> list[str]:

@@ -69,6 +69,9 @@ def prune(
     created_at. Active jobs always stay, and so do each connection's newest job and its newest COMPLETED one. What
     would go is shown first. Others may go on writing; whoever is interrupted runs it again.
     """
+    if older_than is None and keep_last is None:
+        message = "--older-than or --keep-last must be given, to say what may go"
+        raise click.UsageError(message)
     rule = Retention(older_than=older_than, keep_last=keep_last, keep_failed_for=keep_failed_for)
     with database.read() as history:
         chosen = [find_connection(history, text) for text in connections] or history.connections()

@@ -53,7 +53,7 @@ _LONG_AGO = 7 * 86400
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _SPARKS = "▁▂▃▄▅▆▇█"
 
-FREE, RIGHT = "free", "right"
+FREE, WRAP, RIGHT = "free", "wrap", "right"
 Cell = tuple[str, str]
 """A text that is visible already, and its style."""
 
@@ -103,6 +103,11 @@ def ago(moment: datetime, now: datetime) -> str:
         if count := seconds // size:
             return f"{count}{unit} ago"
     return "just now"
+
+
+def since_when(moment: datetime, now: datetime) -> str:
+    """How long ago, or the local date alone: ten columns at most."""
+    return ago(moment, now)[:10]
 
 
 def local(moment: datetime) -> str:
@@ -244,6 +249,13 @@ def print_columns(rows: Sequence[Sequence[str]]) -> None:
         click.echo("  ".join([*map(str.ljust, row[:-1], widths), row[-1]]))
 
 
+def columns() -> int:
+    """How many columns the terminal has."""
+    from rich.console import Console
+
+    return Console().width
+
+
 def print_table(table: Table) -> None:
     """Print the table on the terminal."""
     from rich.console import Console
@@ -258,7 +270,7 @@ def table_of(
     title: str | None = None,
     caption: str | None = None,
 ) -> Table:
-    """A table that fits the terminal: columns said to be free give way, and their texts end in an ellipsis."""
+    """A table that fits the terminal: FREE and WRAP columns give way, by an ellipsis or by more lines."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -273,8 +285,18 @@ def table_of(
         caption_justify="left",
     )
     for heading, kind in head:
-        table.add_column(Text(heading), justify="right" if kind == RIGHT else "left", no_wrap=kind != FREE)
+        table.add_column(
+            Text(heading),
+            justify="right" if kind == RIGHT else "left",
+            no_wrap=kind not in {FREE, WRAP},
+        )
+    wraps = [kind == WRAP for _, kind in head]
     for row in rows:
         # Text, never str: a str is markup to rich.
-        table.add_row(*(Text(text, style, no_wrap=True, overflow="ellipsis") for text, style in row))
+        table.add_row(
+            *(
+                Text(text, style, no_wrap=not wrap, overflow="fold" if wrap else "ellipsis")
+                for (text, style), wrap in zip(row, wraps, strict=False)  # a connection without a job has fewer
+            )
+        )
     return table

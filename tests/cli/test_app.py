@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from click.testing import CliRunner
 
 import jobhistory
 from jobhistory.cli.app import app
@@ -262,3 +263,9 @@ def test_no_color_is_heeded(cli: CommandLine, history: JobHistory, monkeypatch: 
 
     assert "\x1b[33" not in cli.on_terminal("list")
     assert "\x1b[" not in cli.on_terminal("show", str(job.id))
+
+
+def test_no_help_shows_a_mark_of_its_markup() -> None:
+    for name in sorted(app.commands):
+        text = CliRunner().invoke(app, [name, "--help"]).stdout
+        assert "\\b" not in text, name

@@ -64,8 +64,8 @@ def test_piped_figures_are_columns_of_words(cli: CommandLine) -> None:
 def test_a_terminal_gets_bars_and_spark_lines_and_the_signals_in_words(cli: CommandLine) -> None:
     shown = OUR_STYLES.sub("", cli.on_terminal("stats"))
 
-    assert re.search(r"code +FAILED +1d ago .* ██▌ +25% +3 +30s +30s +▄!!!", shown), shown
-    assert re.search(r"the docs +COMPLETED +5d ago +5d ago +█{10} 100% +1m +1m +█{20}", shown)
+    assert re.search(r"code +FAILED +1d ago .* 25% +3 +30s +30s +▄!!!", shown), shown
+    assert re.search(r"the docs +COMPLETED +5d ago +5d ago +100% +1m +1m +█{20}", shown)
     assert "never" in shown
     assert "OVERDUE  the docs: has not run for 5d, though it always runs, usually every 1d (job dddddddd-0000)" in shown
 
@@ -107,7 +107,20 @@ def test_piped_failures_are_columns_with_the_pattern_last(cli: CommandLine) -> N
 def test_failures_on_a_terminal_are_a_table(cli: CommandLine) -> None:
     shown = OUR_STYLES.sub("", cli.on_terminal("failures", "--since", "4w"))
 
-    assert re.search(r"3 +█{10} +.* +23h ago|3 +█{10} +.* +1d ago +1 +cccccccc-0000 +page # is missing", shown)
+    assert re.search(r"3 █{10} +.* +(23h|1d) ago +1 +cccccccc-0000 +page # is missing", shown)
+
+
+@filled
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_narrow_terminal_gets_whole_names_figures_and_errors(cli: CommandLine, width: int) -> None:
+    figures, errors = (
+        OUR_STYLES.sub("", cli.on_terminal(*words, columns=width))
+        for words in (["stats"], ["failures", "--since", "4w"])
+    )
+
+    assert re.search(r"the docs +COMPLETED +5d ago +5d ago +100% +1m .*█{8}", figures), figures
+    assert "page # is missing" in errors
+    assert "…" not in errors
 
 
 @filled

@@ -175,3 +175,9 @@ def test_a_backend_that_keeps_its_room_says_so(cli: CommandLine) -> None:
 def test_a_terminal_gets_a_bar_for_each_step(cli: CommandLine) -> None:
     seen = cli.on_terminal("prune", "--keep-last", "1", "--yes")
     assert [True] * 3 == [step in seen for step in ("Planning", "Deleting", "Deleted 18 jobs.")]
+
+
+def test_a_rule_that_lets_nothing_go_names_the_options(cli: CommandLine) -> None:
+    for words in ([], ["--keep-failed-for", "1d"]):
+        result = cli("prune", *words)
+        assert (2, True) == (result.exit_code, "Error: --older-than or --keep-last must be given" in result.stderr)
