@@ -246,7 +246,7 @@ def test_earlier_counts_the_seconds_that_passed_also_where_clocks_were_put_forwa
     assert datetime(2024, 3, 30, 10, tzinfo=UTC) == earlier(noon, 86400)
 
 
-@pytest.mark.parametrize("moment", [utc_now(), datetime(1, 1, 2, tzinfo=timezone(timedelta(hours=14)))], ids=str)
+@pytest.mark.parametrize("moment", [NOON, datetime(1, 1, 2, tzinfo=timezone(timedelta(hours=14)))], ids=str)
 def test_nothing_is_earlier_than_the_beginning_of_time(moment: datetime) -> None:
     assert datetime.min.replace(tzinfo=UTC) == utc("since", earlier(moment, 1e300)) == earlier(moment, 10**11)
 
