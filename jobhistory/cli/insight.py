@@ -67,7 +67,7 @@ def stats(database: Database, *, names: tuple[str, ...], only_signals: bool, as_
     \b
       SLOW     a run takes, or took, much longer than usual
       FEW      the newest run inserted much less than usual
-      OVERDUE  it has not run, though it always does
+      OVERDUE  it has not run when it was due, as it always had
       STALLED  a run's counters stopped moving, though its heart beats
 
     \b

@@ -10,7 +10,7 @@ import click
 
 from jobhistory.cli.database import BadInputError, Database
 from jobhistory.cli.reading import as_json
-from jobhistory.cli.render import json_text, visible
+from jobhistory.cli.render import json_text, many, visible
 from jobhistory.repository import BacksUp, Checks, Finding
 
 WRONG = 5
@@ -73,7 +73,8 @@ def check(database: Database, *, set_aside: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json_text([attrs.asdict(finding) for finding in findings], indent=2))
     else:
-        click.echo(visible(f"{database.url}: {count['error']:,} errors, {count['warning']:,} warnings."))
+        said = f"{many(count['error'], 'error')}, {many(count['warning'], 'warning')}."
+        click.echo(visible(f"{database.url}: {said}"))
     if count["error"]:
         raise click.exceptions.Exit(WRONG)
 
