@@ -241,7 +241,7 @@ def patiently(attempt: Callable[[], Any], timeout: float) -> Any:  # noqa: ANN40
     """What the attempt gives, tried again while other processes hold the locks.
 
     SQLite's own busy handler sleeps longer at each try, so that whoever waits longest loses most; short
-    random sleeps are fair.
+    random sleeps are fair. Longer ones come where it is no crowd of writers that holds the lock, but one for long.
     """
     begun = time.monotonic()
     while True:
@@ -251,7 +251,7 @@ def patiently(attempt: Callable[[], Any], timeout: float) -> Any:  # noqa: ANN40
             waited = time.monotonic() - begun
             if primary_code(error) not in _BUSY or waited >= timeout:
                 raise
-        time.sleep(random.uniform(50e-6, 500e-6) if waited < 0.1 else random.uniform(1e-3, 10e-3))  # noqa: S311, PLR2004  no secret; the first tenth of a second
+        time.sleep(random.uniform(50e-6, 500e-6) if waited < 1 else random.uniform(1e-3, 10e-3))  # noqa: S311  no secret
 
 
 def storage_error(path: str, error: sqlite3.Error) -> StorageError:
