@@ -236,7 +236,7 @@ class Worker:
 
     def ask_to_stop(self, _: JobRepository) -> None:
         """What a handled SIGTERM does, between any two calls."""
-        stand("SIGTERM", until=lambda: self.run is not None and self.run._job is not None)
+        stand("SIGTERM", until=lambda: self.run is not None)
         assert self.run is not None
         self.run.request_cancel("SIGTERM")
 
