@@ -70,7 +70,7 @@ from __future__ import annotations
 import functools
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self
 from urllib.parse import unquote
@@ -657,7 +657,7 @@ class PostgresJobRepository:
                 raise DuplicateJobError(job.id)
         return {job.id for job in stored}
 
-    def _inserted(self, run: Any, job: SyncJob, values: dict[str, Any]) -> bool:  # noqa: ANN401
+    def _inserted(self, run: Callable[..., Any], job: SyncJob, values: dict[str, Any]) -> bool:
         """Whether the job was inserted; False where its id is taken."""
         try:
             return bool(run(_ADD, values).rowcount)
