@@ -31,7 +31,7 @@ from jobhistory.repository import (
     check_statuses,
     position_of,
 )
-from jobhistory.retention import Progress, Pruned, Retention, prune
+from jobhistory.retention import Progress, Pruned, Retention
 from jobhistory.run import Run
 from jobhistory.sanitizer import Redact, Sanitizer
 from jobhistory.status import JobStatus
@@ -354,6 +354,9 @@ class JobHistory(Steps):
         Raises SourceConnectionNotFoundError, InvalidJobError for an archive of another kind, ImportError where its
         extra is missing, StorageError where something is there already: then nothing was deleted.
         """
+        # The modules of files, which take as long to import as all else, for a call that is rare.
+        from jobhistory.pruning import prune
+
         return prune(self, rule, source_connection_ids, dry_run=dry_run, archive=archive, progress=progress)
 
     def close(self) -> None:

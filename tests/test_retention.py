@@ -27,7 +27,7 @@ from jobhistory import (
     StorageError,
     SyncJob,
 )
-from jobhistory import retention as retention_module
+from jobhistory import pruning as pruning_module
 from jobhistory.retention import ReclaimsSpace, doomed
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
@@ -220,8 +220,8 @@ EXAMPLES = {InMemoryJobRepository: 80, SQLiteJobRepository: 25}
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages and steps so small that a few jobs fill several."""
     for name, number in (("MAX_LIMIT", 3), ("_FIRST_JOBS", 2)):
-        monkeypatch.setattr(retention_module, name, number)
-    monkeypatch.setattr(retention_module._Plan, "_READ", 2)
+        monkeypatch.setattr(pruning_module, name, number)
+    monkeypatch.setattr(pruning_module._Plan, "_READ", 2)
     monkeypatch.setattr("jobhistory.history.MAX_LIMIT", 3)
 
 
@@ -356,7 +356,7 @@ def test_where_each_step_has_to_wait_they_do_not_shrink_below_the_first(memory: 
 def test_the_oldest_of_all_connections_go_first_so_that_what_is_cut_short_leaves_no_holes(
     repository: JobRepository, time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention_module, "_FIRST_JOBS", 2)
+    monkeypatch.setattr(pruning_module, "_FIRST_JOBS", 2)
     troubled = Troubled(repository, delete_many=["fine", "down"])
     history = time.history(troubled)
     history.register(OTHER)
