@@ -111,7 +111,7 @@ def test_the_core_contract_names_every_module_below_storage() -> None:
 
 def test_importing_the_package_loads_no_backend_and_no_extra() -> None:
     program = "import jobhistory, sys; print([name for name in sys.argv[1:] if name in sys.modules])"
-    backends = ["jobhistory.storage", "psycopg", "sqlite3", "sqlite_utils"]
+    backends = ["jobhistory.storage", "psycopg", "sqlite3", "sqlite_utils", "gzip", "secrets", "tempfile"]
     frameworks = ["fastapi", "httptools", "jinja2", "pydantic", "starlette", "uvicorn"]
     integrations = ["jobhistory.integrations", "openlineage", "opentelemetry", "prometheus_client"]
     tools = ["anyio", "click", "hypothesis", "platformdirs", "psycopg_pool", "pyarrow", "pytest", "rich"]
