@@ -491,6 +491,18 @@ def test_transactions_elsewhere_on_the_server_do_not_hold_the_feed_back(
     other.execute("DROP TABLE elsewhere")
 
 
+def test_whoever_gathers_statistics_does_not_hold_the_feed_back(
+    repository: PostgresJobRepository, other: psycopg.Connection[Any]
+) -> None:
+    other.execute("BEGIN")
+    other.execute("ANALYZE jobs, source_connections")
+    assert [(True,)] == other.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL").fetchall()
+    repository.add(job(1))
+
+    assert [job(1)] == told(repository)
+    other.execute("COMMIT")
+
+
 def test_what_ends_while_it_is_looked_for_is_looked_for_again(
     repository: PostgresJobRepository, other: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

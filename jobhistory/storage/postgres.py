@@ -297,12 +297,14 @@ SELECT j.change, j.part FROM SCHEMA.feed AS f CROSS JOIN SCHEMA.jobs AS j
 WHERE j.change < f.base + pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 ORDER BY j.change DESC, j.part DESC LIMIT 1
 """
-# Who writes here locks one of the tables before it has a number. In one reading: what ends meanwhile is in neither.
+# Who writes here locks one of the tables before it has a number; vacuum and analyze lock them in other modes. In one
+# reading: what ends meanwhile is in neither.
 _UNDER_WAY = """
 WITH locks AS MATERIALIZED (SELECT * FROM pg_locks)
 SELECT t.transactionid::text::bigint, EXISTS (
     SELECT FROM locks AS r
-    WHERE r.virtualtransaction = t.virtualtransaction AND r.locktype = 'relation' AND r.mode <> 'AccessShareLock'
+    WHERE r.virtualtransaction = t.virtualtransaction AND r.locktype = 'relation'
+        AND r.mode IN ('RowShareLock', 'RowExclusiveLock')
         AND r.relation IN ('SCHEMA.jobs'::regclass, 'SCHEMA.source_connections'::regclass)
         AND r.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 )
