@@ -33,6 +33,8 @@ _WAYS_OUT = {  # by the extended result code, else by the primary one
     sqlite3.SQLITE_READONLY: "the file, or its folder, cannot be written to: check permissions",
 }
 
+_FORKED = "this thread forked, or closed the history, in the midst of this: do it again"
+
 
 class Connections:
     """Opens a connection for each thread that asks, and holds its transactions.
@@ -65,10 +67,10 @@ class Connections:
         """All rows of one SELECT; where another program wrote text that is no UTF-8, each text is bytes."""
         slot = self._slot()
         with slot.lock:
-            if slot.connection is not None:
+            if (connection := slot.connection) is not None:
                 self._require_in_place()
                 try:
-                    return slot.connection.execute(sql, parameters).fetchall()
+                    return connection.execute(sql, parameters).fetchall()
                 except sqlite3.Error:
                     pass  # tried again with patience, or said, below: which costs, so that what works goes without
             with self._translated:
@@ -142,10 +144,14 @@ class Connections:
             raise StorageError(self._path, "is closed: open it anew")
         slot: _Slot = self._local.slot
         self._require_in_place()
-        if slot.connection is None:
-            slot.connection = self._patiently(self._connect)
+        if (connection := slot.connection) is None:
+            closings, slot.log = slot.closings, None
+            connection = slot.connection = self._patiently(self._connect)
+            if slot.closings != closings:  # a signal handler forked meanwhile: parent and child both have it
+                slot.close()
+                raise StorageError(self._path, _FORKED)
         self._require_log(slot)
-        return slot.connection
+        return connection
 
     def _require_in_place(self) -> None:
         """Refuse to go on with a file that has no name any more: what is written to it ends with this process."""
@@ -226,9 +232,11 @@ class _Slot:
         self.connection: sqlite3.Connection | None = None
         self.log: tuple[int, int] | None = None
         """The log that the connection writes to, once there is one."""
+        self.closings = 0
 
     def close(self) -> None:
         with self.lock:
+            self.closings += 1
             if self.connection is not None:
                 self.connection.close()
                 self.connection = self.log = None
@@ -272,7 +280,7 @@ def _explained(error: sqlite3.Error) -> str:
     said = f"{error} [{getattr(error, 'sqlite_errorname', type(error).__name__)}]"
     way_out = _WAYS_OUT.get(_code(error)) or _WAYS_OUT.get(primary_code(error))
     if isinstance(error, sqlite3.ProgrammingError):
-        way_out = "this thread forked, or closed the history, in the midst of this: do it again"
+        way_out = _FORKED
     return f"{said} ({way_out})" if way_out else said
 
 

@@ -6,17 +6,21 @@ import os
 import pickle
 import random
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 import pytest
 
 import jobhistory
-from jobhistory import JobHistory, JobRepository, StorageError
+from jobhistory import JobHistory, JobRepository, StorageError, SyncJob, storage
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.testing.rules.base import CONNECTION, job, jobs
@@ -25,6 +29,11 @@ from tests.faults.state import state_in, state_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
+if TYPE_CHECKING:
+    from _typeshed import TraceFunction
+
+STORAGE = str(Path(storage.__file__).parent / "sqlite")
+"""What the names of its files begin with."""
 THREADS = 4
 JOBS = 5
 
@@ -118,7 +127,7 @@ def test_signal_handlers_that_fork_in_the_midst_of_a_write_lose_nothing(path: Pa
     undone = 0
     with closing(SQLiteJobRepository(path)) as repository:
         for storm in range(size):
-            with forking(chance.uniform(20e-6, 1e-3)) as children:
+            with forking(after(chance.uniform(20e-6, 1e-3))) as children:
                 for each in jobs(*numbers(storm, 0)):
                     undone += insist(partial(repository.add, each))
                 if children == [0]:
@@ -142,15 +151,14 @@ def insist(act: Callable[[], object]) -> int:
 
 
 @contextmanager
-def forking(delay: float) -> Iterator[list[int]]:
-    """Within, a signal handler forks after so many seconds, and the child ends with it. Gives [pid], or [0]."""
+def forking(when: AbstractContextManager[object]) -> Iterator[list[int]]:
+    """Within, a signal handler forks, and the child ends with it. Gives [pid], or [0]."""
     children: list[int] = []
     outer = signal.signal(signal.SIGALRM, lambda *_: children.append(os.fork()))
-    signal.setitimer(signal.ITIMER_REAL, delay)
     code = 1
     try:
-        yield children
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        with when:
+            yield children
         if not children:  # all was done before
             children.append(os.fork())
         code = 0
@@ -162,6 +170,70 @@ def forking(delay: float) -> Iterator[list[int]]:
         if children == [0]:
             os._exit(code)
         signal.signal(signal.SIGALRM, outer)
+
+
+@contextmanager
+def after(seconds: float) -> Iterator[None]:
+    """The signal comes when so much time is over."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+class Lines:
+    """The signal comes before the storage's code runs this line, of all that it runs."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.run = 0
+
+    def __enter__(self) -> None:
+        self.outer = sys.gettrace()
+        sys.settrace(self.trace)
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self.outer)
+
+    def trace(self, frame: FrameType, event: str, _: object) -> TraceFunction | None:
+        if not frame.f_code.co_filename.startswith(STORAGE):
+            return None
+        if event == "line":
+            if self.run == self.number:
+                signal.raise_signal(signal.SIGALRM)
+            self.run += 1
+        return self.trace
+
+
+ACTS: dict[str, Callable[[JobRepository, SyncJob], object]] = {
+    "add": lambda repository, new: repository.add(new),
+    "list_jobs": lambda repository, _: repository.list_jobs(CONNECTION, limit=1),
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+@sizes(4, 1)
+def test_a_signal_handler_that_forks_at_any_line_of_the_storage_loses_nothing(path: Path, act: str, size: int) -> None:
+    """At each line, or each of so many, that a thread's first call runs, from its connection's opening on."""
+    added: set[object] = set()
+    for number in count(0, size):
+        lines = Lines(number)
+        mine, childs = jobs(2 * number, 2 * number + 1)
+        with closing(SQLiteJobRepository(path)) as repository:
+            with repository._db.quiet():  # closes this thread's connection
+                pass
+            with forking(lines) as children:
+                insist(partial(ACTS[act], repository, mine))
+                if children == [0]:
+                    insist(partial(repository.add, childs))
+            assert ended_well(*children)
+            insist(partial(repository.add, mine))
+        added.add(mine.id)
+        if lines.run <= number:
+            break
+        added.add(childs.id)
+    print(f"{lines.run} lines")
+
+    assert added == stored(path)
 
 
 def load_and_write(packed: bytes, storm: int, writer: int) -> None:
