@@ -17,6 +17,7 @@ HEAD_SECONDS = 10.0
 MAX_HEAD = 64 * 1024
 """Bytes of a request's head."""
 _STOP_SECONDS = 5
+_INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 class Protocol(HttpToolsProtocol):
@@ -27,8 +28,13 @@ class Protocol(HttpToolsProtocol):
     _received = 0
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Begin to wait."""
+        """Begin to wait; and send what is written at once, be it the small rest of an answer."""
         super().connection_made(transport)
+        # asyncio does so where a socket names its protocol, which one of socket.create_server does not: each answer
+        # of a connection that is used again would come when the client's delayed ACK does (RFC 9293, 3.7.4).
+        line = transport.get_extra_info("socket")
+        if line.family in _INTERNET:
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)  # noqa: FBT003  as C has it
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:

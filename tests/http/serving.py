@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jobhistory.history import JobHistory
 from jobhistory.http import Tokens, create_app
-from jobhistory.http.server import Server
+from jobhistory.http.server import Protocol, Server
 
 DOCS = UUID("550e8400-e29b-41d4-a716-446655440000")
 OTHERS = UUID("550e8400-e29b-41d4-a716-446655440001")
@@ -57,9 +57,9 @@ class Stage:
 
 
 @contextmanager
-def running(app: Any) -> Iterator[str]:  # noqa: ANN401  what Server takes, or a Stage
+def running(app: Any, protocol: type[Protocol] = Protocol) -> Iterator[str]:  # noqa: ANN401  what Server takes, or a Stage
     """The URL that the application is served at."""
-    server = Server(app)
+    server = Server(app, protocol)
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()

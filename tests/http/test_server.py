@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -16,8 +15,8 @@ from starlette.types import Message
 from jobhistory.history import JobHistory
 from jobhistory.http import create_app
 from jobhistory.http.limits import LimitsMiddleware
-from jobhistory.http.server import Protocol, Server
-from tests.http.serving import DOCS, JOBS, KEY, TOKENS, Stage
+from jobhistory.http.server import Protocol
+from tests.http.serving import DOCS, JOBS, KEY, TOKENS, Stage, running
 from tests.http.test_api import detail
 
 RUN = f"/v1/source-connections/{DOCS}/run"
@@ -27,9 +26,13 @@ RUN = f"/v1/source-connections/{DOCS}/run"
 def line(stage: Stage, history: JobHistory) -> Iterator[socket.socket]:
     """A bare connection to the history's server."""
     stage.app = create_app(history, TOKENS)
-    host, port = stage.url.removeprefix("http://").split(":")
-    with closing(socket.create_connection((host, int(port)), timeout=60)) as line:
+    with closing(connected(stage.url)) as line:
         yield line
+
+
+def connected(url: str) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=60)
 
 
 def answered(line: socket.socket) -> tuple[bytes, dict[str, object]]:
@@ -106,13 +109,10 @@ def test_a_client_that_sends_no_head_is_hung_up_on(history: JobHistory) -> None:
     class Impatient(Protocol):
         head_seconds = 0.5
 
-    server = Server(create_app(history), Impatient)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        with closing(socket.create_connection(listening.getsockname(), timeout=60)) as silent:
+    with running(create_app(history), Impatient) as url:
+        with closing(connected(url)) as silent:
             assert b"" == silent.recv(1)
-        with closing(socket.create_connection(listening.getsockname(), timeout=60)) as slow:
+        with closing(connected(url)) as slow:
             slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             answer = b""
             while not answer.endswith(b"}"):  # its head and its body may come one by one
@@ -120,8 +120,22 @@ def test_a_client_that_sends_no_head_is_hung_up_on(history: JobHistory) -> None:
             assert b"HTTP/1.1 200 OK" == answer[:15]
             slow.sendall(b"GET /healthz HT")
             assert b"" == slow.recv(1)
-        server.should_exit = True
-        thread.join()
+
+
+def test_an_answer_does_not_wait_for_the_clients_acknowledgement(history: JobHistory) -> None:
+    at_once = []
+
+    class Watched(Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as Protocol's
+            super().connection_made(transport)
+            line = transport.get_extra_info("socket")
+            at_once.append(line.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0)
+
+    with running(create_app(history), Watched) as url, closing(connected(url)) as line:
+        line.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert b"HTTP/1.1 200 OK" == line.recv(15)
+
+    assert [True] == at_once
 
 
 def test_an_answer_that_has_begun_may_take_its_time() -> None:
