@@ -15,7 +15,7 @@ from benchmarks.cases import Case
 from benchmarks.timing import in_turns
 
 TIMES = 3
-TRIES = (15, 45, 135)
+TRIES = (7, 35, 135)
 """Turns in each try."""
 
 

@@ -18,8 +18,9 @@ from jobhistory.storage.sqlite import SQLiteJobRepository
 from tests.postgres import Database, shared_server
 from tests.workers import CONNECTION, Time
 
-# No example is judged by its time, and CI repeats the same examples.
-settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# No example is judged by its time, and CI repeats the same examples. HYPOTHESIS_EXAMPLES asks for more of them.
+examples = int(os.environ.get("HYPOTHESIS_EXAMPLES", "50"))
+settings.register_profile("local", deadline=None, max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 

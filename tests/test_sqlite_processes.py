@@ -56,7 +56,7 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.parametrize("files", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("files", [8, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_new_file_is_opened_by_eight_processes_at_once(tmp_path: Path, files: int) -> None:
     paths = [tmp_path / f"{number}.db" for number in range(files)]
     with Crew.at_work(PROCESSES, OPENING) as crew:

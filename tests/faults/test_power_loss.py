@@ -161,14 +161,14 @@ def _upgraded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "_SCHEMAS", UPGRADED)
 
 
-@sizes(60, 20_000)
+@sizes(30, 20_000)
 def test_full_durability_loses_nothing_acknowledged(folder: Path, size: int, seed: int) -> None:
     losses = lose_power(folder, size, seed)
 
     assert (0, 0) == (losses.acknowledged, losses.unsound)
 
 
-@sizes(40, 5_000)
+@sizes(20, 5_000)
 def test_relaxed_durability_loses_the_last_steps_at_most(folder: Path, size: int, seed: int) -> None:
     losses = lose_power(folder, size, seed, durability="relaxed", synchronous="NORMAL")
 

@@ -307,7 +307,7 @@ def unasked(world: World) -> list[UUID]:
     ]
 
 
-@sizes(short=250, full=100_000)
+@sizes(short=120, full=100_000)
 def test_no_tenant_sees_or_touches_anothers_jobs(folder: Path, seed: int, size: int) -> None:
     world, campaign, heard = let_loose(folder, seed, size)
 
