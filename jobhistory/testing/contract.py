@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from jobhistory.testing.rules.connections import ConnectionRules
 from jobhistory.testing.rules.feed import FeedRules, WaitRules
-from jobhistory.testing.rules.reading import ActiveRules, ListRules, NewestRules
+from jobhistory.testing.rules.reading import ActiveRules, JSONRules, ListRules, NewestRules
 from jobhistory.testing.rules.sharing import CloseRules, RaceRules
 from jobhistory.testing.rules.values import ValueRules
 from jobhistory.testing.rules.writing import AddRules, DeleteRules, ReplaceRules
@@ -27,6 +27,7 @@ class JobRepositoryContract(
     ReplaceRules,
     DeleteRules,
     ListRules,
+    JSONRules,
     ActiveRules,
     NewestRules,
     FeedRules,

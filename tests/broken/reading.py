@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,7 @@ from uuid import UUID
 
 from jobhistory.errors import StorageError
 from jobhistory.job import SyncJob
-from jobhistory.repository import Change, Position
+from jobhistory.repository import Change, JSONPage, Position
 from jobhistory.status import ACTIVE_STATUSES, JobStatus
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.times import to_wire
@@ -420,3 +421,45 @@ def _few_enough(ids: Iterable[UUID]) -> list[UUID]:
     if len(few) > 32_766:
         raise StorageError("memory:", "too many SQL variables")
     return few
+
+
+class JSONPages(InMemoryJobRepository):
+    """Lists as JSON too, but that subclasses say how it is written and what comes back."""
+
+    def written(self, jobs: list[SyncJob]) -> str:
+        return json.dumps([job.to_dict() for job in jobs], ensure_ascii=False, separators=(",", ":"))
+
+    def list_jobs_json(
+        self,
+        source_connection_id: UUID,
+        *,
+        limit: int = 100,
+        before: Position | None = None,
+        statuses: Iterable[JobStatus] | None = None,
+    ) -> JSONPage | None:
+        jobs = self.list_jobs(source_connection_id, limit=limit, before=before, statuses=statuses)
+        return JSONPage(self.written(jobs), len(jobs), Position.of(jobs[-1])) if jobs else None
+
+
+@caught_by("test_a_page_as_json_is_its_records_as_json", story=False)
+class JSONInOtherWords(JSONPages):
+    """The same values, but that what is not ASCII is escaped."""
+
+    def written(self, jobs: list[SyncJob]) -> str:
+        return json.dumps([job.to_dict() for job in jobs], separators=(",", ":"))
+
+
+@caught_by("test_a_page_as_json_is_its_records_as_json", story=False)
+class JSONOfAllFields(JSONPages):
+    """The bookkeeping, too."""
+
+    def written(self, jobs: list[SyncJob]) -> str:
+        return json.dumps([job.to_dict(bookkeeping=True) for job in jobs], ensure_ascii=False, separators=(",", ":"))
+
+
+@caught_by("test_a_page_as_json_is_its_records_as_json", story=False)
+class JSONAskedWithAnything(JSONPages):
+    """A limit of 0 gives what 1 gives."""
+
+    def list_jobs_json(self, source_connection_id: UUID, *, limit: int = 100, **asked: Any) -> JSONPage | None:
+        return super().list_jobs_json(source_connection_id, limit=limit or 1, **asked)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from jobhistory.errors import InvalidCursorError, InvalidJobError, InvalidLimitError, SourceConnectionNotFoundError
 from jobhistory.job import SyncJob
-from jobhistory.repository import JobRepository, Position
+from jobhistory.repository import JobRepository, ListsAsJSON, Position
 from jobhistory.status import ACTIVE_STATUSES, TERMINAL_STATUSES, JobStatus
 from jobhistory.testing import strategies
 from jobhistory.testing.rules.base import CONNECTION, MICROSECOND, NOON, OTHER, UNKNOWN, Rules, add, at, job, jobs
@@ -205,6 +206,38 @@ class ListRules(Rules):
                 assert whole[::-1] == read
 
         pages_join()
+
+
+class JSONRules(Rules):
+    """What can list as JSON (see ListsAsJSON) gives the same pages; what cannot passes."""
+
+    def test_a_page_as_json_is_its_records_as_json(self, repository: JobRepository) -> None:
+        """list_jobs_json gives, to the letter, the to_dict of list_jobs' records as compact JSON; or leaves it to them.
+
+        So do the count and the last job's place; an unknown connection and a bad argument are refused alike.
+        """
+        if not isinstance(repository, ListsAsJSON):
+            return
+        texts = ["", 'a \\ "b"\n\t\x7f\u2028', "\u00e9\U0001f600 </script>", "'; DROP TABLE jobs"]
+        add(repository, *(job(-n, list(JobStatus)[n % 6], id=id) for n, id in enumerate(_IDS)))
+        add(
+            repository,
+            *(job(n, JobStatus.FAILED, error=text, error_details={text: [n]}) for n, text in enumerate(texts)),
+        )
+        add(repository, *jobs(7, status=JobStatus.COMPLETED, duration_seconds=0.25, entities_inserted=2**53))
+        for limit, before, statuses in product(
+            (1, 3, 100), (None, Position(NOON, _IDS[2])), (None, {JobStatus.FAILED})
+        ):
+            asked: dict[str, Any] = {"limit": limit, "before": before, "statuses": statuses}
+            listed = repository.list_jobs(CONNECTION, **asked)
+            page = repository.list_jobs_json(CONNECTION, **asked)
+            if page is not None:
+                whole = json.dumps([each.to_dict() for each in listed], ensure_ascii=False, separators=(",", ":"))
+                assert (whole, len(listed), Position.of(listed[-1])) == (page.json, page.count, page.last)
+        bad: list[dict[str, Any]] = [{"limit": 0}, {"before": "cursor"}, {"statuses": ["PENDING"]}]
+        asked_as = [answer(repository.list_jobs, CONNECTION, **each) for each in bad]
+        assert asked_as == [answer(repository.list_jobs_json, CONNECTION, **each) for each in bad]
+        assert answer(repository.list_jobs_json, UNKNOWN) in {None, SourceConnectionNotFoundError}
 
 
 class ActiveRules(Rules):
