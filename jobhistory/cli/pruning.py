@@ -48,7 +48,7 @@ class Duration(click.ParamType[float]):
     help="Write what goes to FILE, which is new, before it goes: .ndjson.gz or .parquet. `import` reads it.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask: for cron, and wherever there is no terminal.")
 @as_json
 @click.pass_obj
 def prune(
@@ -98,7 +98,16 @@ def prune(
 
 
 def _is_agreed(plan: Pruned) -> bool:
-    return click.confirm(f"Delete {_jobs(plan.jobs)}?", err=True, abort=True)
+    try:
+        return click.confirm(f"Delete {_jobs(plan.jobs)}?", err=True, abort=True)
+    except click.Abort as abort:
+        if not isinstance(abort.__context__, EOFError):
+            raise  # a no, or Ctrl-C
+    except RuntimeError:
+        pass  # standard input is closed
+    click.echo(err=True)
+    message = "nobody answered, and nothing was deleted: give --yes where nobody can be asked"
+    raise click.ClickException(message)
 
 
 def _show_plan(plan: Pruned, known: Mapping[UUID, SourceConnection]) -> None:

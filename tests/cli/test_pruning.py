@@ -60,11 +60,23 @@ def test_the_plan_is_shown_and_nothing_goes_without_a_yes(cli: CommandLine, hist
 
     nobody = cli("prune", "docs", "--older-than", "5d")
     assert (1, 10) == (nobody.exit_code, len(left(history)))
+    said = "\nError: nobody answered, and nothing was deleted: give --yes where nobody can be asked\n"
+    assert nobody.stderr.endswith(said)
+    assert "--yes" not in refused.stderr
 
     agreed = cli("prune", "docs", "--older-than", "5d", stdin="y\n")
     assert (0, [1, 2, 3, 4]) == (agreed.exit_code, left(history))
     assert re.search(r"Deleted 6 jobs\. The history took 0\.\d MiB, and takes 0\.\d MiB\.\n$", agreed.stdout)
     assert 10 == len(left(history, USERS))
+
+
+@pytest.mark.usefixtures("jobs")
+def test_a_closed_standard_input_is_nobody_to_ask(
+    cli: CommandLine, history: JobHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "Error: nobody answered" in cli.on_terminal("prune", "--keep-last", "1")
+    assert 10 == len(left(history))
 
 
 @pytest.mark.usefixtures("jobs")
