@@ -163,6 +163,21 @@ def test_an_archive_comes_through_a_pipe_too(cli: CommandLine, history: JobHisto
 
 
 @pytest.mark.usefixtures("jobs")
+def test_an_archive_that_is_there_already_is_refused_before_anybody_is_asked(
+    cli: CommandLine, history: JobHistory, tmp_path: Path
+) -> None:
+    file = tmp_path / "old.ndjson.gz"
+    file.write_text("precious")
+
+    result = cli("prune", "--keep-last", "1", "--archive", str(file), stdin="y\n")
+
+    said = f"Error: {file}: is there already, and nothing is overwritten: give another name\n"
+    assert (1, "", said) == (result.exit_code, result.stdout, result.stderr)
+    assert (10, "precious") == (len(left(history)), file.read_text())
+    assert 0 == cli("prune", "--keep-last", "10", "--archive", str(file), "--yes").exit_code  # where nothing goes
+
+
+@pytest.mark.usefixtures("jobs")
 def test_without_the_extra_an_archive_is_wrong_usage(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     result = cli("prune", "--keep-last", "1", "--yes", "--archive", "old.parquet")
