@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import datetime
 from itertools import compress
 from uuid import UUID
 
 import click
 
 from jobhistory.cli.database import Database, find_connection
+from jobhistory.cli.durations import HELP, METAVAR, Duration
 from jobhistory.cli.reading import as_json
 from jobhistory.cli.render import (
     COLOURS,
@@ -37,14 +38,13 @@ from jobhistory.health import Health
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
 from jobhistory.repository import MAX_LIMIT, SourceConnection
-from jobhistory.times import UNITS, from_wire, span, to_wire
+from jobhistory.times import earlier, from_wire, span, to_wire
 
 _SPARKS = 30
 _SPARKS_AT_LEAST = 8
 _WIDE = 110
 _BAR = 10
-_HOW_LONG = re.compile(r"([0-9]{1,5})([wdhms])", re.ASCII)
-_SECONDS = {unit: size for size, unit in UNITS} | {"w": 7 * 86400}
+_TIME = "2024-03-15T12:00:00Z"
 
 connections_argument = click.argument("names", metavar="[CONNECTION]...", nargs=-1)
 
@@ -165,32 +165,30 @@ def _plain(line: tuple[SourceConnection, Health]) -> list[str]:
     ]
 
 
-def _since(_: click.Context, parameter: click.Parameter, text: str) -> datetime | timedelta:
-    if match := _HOW_LONG.fullmatch(text):
-        return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
-    try:
+def _since(context: click.Context, parameter: click.Parameter, text: str) -> datetime | float:
+    with suppress(InvalidJobError):
         return from_wire("since", text)
-    except InvalidJobError:
-        message = f"{visible(text)} is neither how long ago, such as 7d or 12h, nor a time such as 2024-03-15T12:00:00Z"
+    try:
+        return Duration().convert(text, parameter, context)
+    except click.BadParameter as error:
+        message = f"{error.message}; nor a time such as {_TIME}"
         raise click.BadParameter(message, param=parameter) from None
 
 
-@click.command()
+@click.command(epilog=HELP)
 @connections_argument
 @click.option(
     "--since",
-    metavar="TIME",
+    metavar=f"{METAVAR}|TIME",
     default="7d",
     show_default=True,
     callback=_since,
-    help="Of jobs created since: how long ago (w, d, h, m, s), or a time such as 2024-03-15T12:00:00Z.",
+    help=f"Of jobs created since: a {METAVAR} ago, or a time such as {_TIME}.",
 )
 @click.option("--limit", type=click.IntRange(1, MAX_LIMIT), default=20, show_default=True, help="How many, at most.")
 @as_json
 @click.pass_obj
-def failures(
-    database: Database, *, names: tuple[str, ...], since: datetime | timedelta, limit: int, as_json: bool
-) -> None:
+def failures(database: Database, *, names: tuple[str, ...], since: datetime | float, limit: int, as_json: bool) -> None:
     """Show which errors there are, the most frequent first.
 
     Errors that differ in numbers, ids, times, addresses, paths and quoted text alone count as one; # and <path> stand
@@ -205,7 +203,7 @@ def failures(
     """  # noqa: D301  click looks for a real backspace
     with database.read() as history:
         now = history.clock()
-        start = since if isinstance(since, datetime) else now - since
+        start = since if isinstance(since, datetime) else earlier(now, since)
         found = history.failures(_asked(history, names), since=start, limit=limit)
     if as_json:
         click.echo(json_text([failure.to_dict() for failure in found], indent=2))

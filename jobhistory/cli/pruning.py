@@ -12,35 +12,22 @@ from uuid import UUID
 import click
 
 from jobhistory.cli.database import BadInputError, Database, find_connection
+from jobhistory.cli.durations import HELP, Duration
 from jobhistory.cli.reading import as_json
 from jobhistory.cli.render import json_text, label, visible
 from jobhistory.repository import SourceConnection
 from jobhistory.retention import Progress, Pruned, Retention, Step
-from jobhistory.times import UNITS, to_wire
+from jobhistory.times import to_wire
 
-_UNITS = {unit: size for size, unit in UNITS}
 _SHOWN = 20
 _MIB = 2**20
 
 
-class Duration(click.ParamType[float]):
-    """Seconds, or a number of days, hours, minutes or seconds: 90d, 36h, 5m, 30s."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401  as click has it
-        """In seconds."""
-        number, unit = (value[:-1], value[-1:]) if value[-1:] in _UNITS else (value, "s")
-        if not (number.isascii() and number.isdigit()):
-            self.fail(f"{value!r} is no duration: 90d, 36h, 5m, or seconds", param, ctx)
-        return float(number) * _UNITS[unit]
-
-
-@click.command()
+@click.command(epilog=HELP)
 @click.argument("connections", metavar="[CONNECTION]...", nargs=-1)
-@click.option("--older-than", type=Duration(), metavar="AGE", help="Younger jobs stay: 90d, 36h, 5m, or seconds.")
+@click.option("--older-than", type=Duration(), help="Younger jobs stay.")
 @click.option("--keep-last", type=click.IntRange(1), metavar="N", help="The newest N of each connection stay.")
-@click.option("--keep-failed-for", type=Duration(), metavar="AGE", help="FAILED jobs stay for so long instead.")
+@click.option("--keep-failed-for", type=Duration(), help="FAILED jobs stay for so long instead.")
 @click.option(
     "--archive",
     metavar="FILE",

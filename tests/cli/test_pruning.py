@@ -87,6 +87,7 @@ def test_a_closed_standard_input_is_nobody_to_ask(
         (["--older-than", "7200m"], [1, 2, 3, 4]),
         (["--older-than", "432000s"], [1, 2, 3, 4]),
         (["--older-than", "432000"], [1, 2, 3, 4]),
+        (["--older-than", "1w"], [1, 2, 3, 4, 5, 6]),
         (["--keep-last", "2"], [1, 2]),
         (["--older-than", "5d", "--keep-last", "6"], [1, 2, 3, 4, 5, 6]),
         (["--older-than", "5d", "--keep-failed-for", "8d"], [1, 2, 3, 4, 6]),
