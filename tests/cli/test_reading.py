@@ -157,7 +157,8 @@ def test_the_start_of_an_id_must_be_of_one_connection_alone(cli: CommandLine, hi
     for last in (1, 2):
         history.register(UUID(int=last))
 
-    assert 3 == cli("list", "00000000").exit_code
+    several = f"several connections start with 00000000: {UUID(int=1)}, {UUID(int=2)}: give more characters"
+    assert (3, f"Error: {several}\n") == ((result := cli("list", "00000000")).exit_code, result.stderr)
     assert 0 == cli("list", str(UUID(int=1))).exit_code
 
 
@@ -323,9 +324,26 @@ def test_show_says_why_it_shows_no_job(cli: CommandLine, history: JobHistory) ->
                 "as `jobhistory list --json` has it"
             ),
         ),
-        ("00000000", f"several jobs start with 00000000, {UUID(int=2)} and {UUID(int=1)} among them: give more of it"),
+        ("00000000", f"several jobs start with 00000000: {UUID(int=2)}, {UUID(int=1)}: give more characters"),
+        ("0", f"several jobs start with 0: {UUID(int=2)}, {UUID(int=1)}: give more characters"),
     ]:
         assert (3, f"Error: {message}\n") == ((result := cli("show", text)).exit_code, result.stderr)
+
+
+def test_of_many_jobs_that_start_alike_three_are_named_and_none_is_taken(cli: CommandLine, history: JobHistory) -> None:
+    for last in range(1, 6):
+        history.enqueue(DOCS, job_id=UUID(int=last))
+    history.enqueue(DOCS, job_id=DONE)
+
+    for text in ("0000", "00000000-0000"):
+        assert (
+            f": {UUID(int=5)}, {UUID(int=4)}, {UUID(int=3)} and 2 more: give more characters\n"
+            in (result := cli("cancel", text)).stderr
+        )
+        assert 3 == result.exit_code
+    said = f"Error: 2222 is too short to name a job: give more characters, as in {DONE}\n"
+    assert (3, said) == ((result := cli("cancel", "2222")).exit_code, result.stderr)
+    assert 6 == len(history.active_jobs())
 
 
 def test_an_unknown_job_names_the_near_one(cli: CommandLine, history: JobHistory) -> None:
