@@ -18,6 +18,7 @@ from jobhistory.cli.render import (
     COLOURS,
     FREE,
     RIGHT,
+    WIDE,
     WRAP,
     Cell,
     bar,
@@ -42,7 +43,6 @@ from jobhistory.times import earlier, from_wire, span, to_wire
 
 _SPARKS = 30
 _SPARKS_AT_LEAST = 8
-_WIDE = 110
 _BAR = 10
 _TIME = "2024-03-15T12:00:00Z"
 
@@ -113,7 +113,7 @@ def _show_stats(history: JobHistory, shown: Mapping[SourceConnection, Health]) -
         ("durations", ""),
     ]
     rows = [_figures(connection, each, newest[connection.id], now) for connection, each in shown.items()]
-    if width < _WIDE:  # what a narrow terminal can do without
+    if width < WIDE:  # what a narrow terminal can do without
         narrow = [heading not in {"p95", "running"} for heading, _ in head]
         head, rows = list(compress(head, narrow)), [list(compress(row, narrow)) for row in rows]
     print_table(table_of(head, rows))
@@ -218,7 +218,7 @@ def failures(database: Database, *, names: tuple[str, ...], since: datetime | fl
 
 def _show_failures(found: Sequence[Failure], now: datetime) -> None:
     most = found[0].count
-    wide = columns() >= _WIDE
+    wide = columns() >= WIDE
     head = [
         ("  jobs" if wide else "jobs", "" if wide else RIGHT),
         ("first", ""),

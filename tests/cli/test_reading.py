@@ -102,12 +102,48 @@ def test_on_a_terminal_it_is_a_table_that_fits(cli: CommandLine) -> None:
     ).splitlines()
 
     assert "the docs" == title.strip()
-    assert ["job", "status", "created", "took", "+", "~", "-", "!", "error"] == head.split()
+    assert ["job", "status", "age", "took", "+", "~", "-", "!", "error"] == head.split()
     assert ["44444444-1111", "PENDING"] == waiting.split()[:2]
-    assert re.fullmatch(r" 22222222-1111  COMPLETED  2024-03-1\d \d\d:\d\d  5m 32s  1,234  12  0  3 *", done)
-    assert failed.rstrip().endswith(" 0   0  0  0  it broke…")
+    assert re.fullmatch(r" 22222222-1111  COMPLETED  \d+d  5m 32s  1234  12  0  3 *", done)
+    assert re.search(r" 0   0  0  0  it broke:\\nno route t.*…$", failed.rstrip())
     assert 80 >= max(map(len, (head, done, failed)))
     assert "+ inserted  ~ updated  - deleted  ! failed" == legend.strip()
+
+
+@filled
+def test_a_row_is_one_line_of_eighty_columns_with_its_connection_and_the_start_of_its_error(
+    cli: CommandLine, history: JobHistory
+) -> None:
+    took = timedelta(minutes=55, seconds=57)
+    history.add_many(
+        [
+            SyncJob(
+                id=UUID(int=1),
+                source_connection_id=CODE,
+                status=JobStatus.CANCELLED,
+                created_at=NOON,
+                started_at=NOON,
+                completed_at=NOON + took,
+                duration_seconds=took.total_seconds(),
+                error="TimeoutError: it took too long",
+                entities_inserted=1_200_345,
+                entities_updated=987_654,
+                entities_deleted=12,
+                entities_failed=9,
+            )
+        ]
+    )
+
+    lines = OUR_STYLES.sub("", cli.on_terminal("list", columns=80)).splitlines()
+
+    [line] = [line for line in lines if "CANCELLED" in line]
+    assert re.fullmatch(
+        r" 00000000-0000  CANCELLED +\d+d  55m 57s  1\.2M  987k  12  9  ccccc\S*…  Timeo\S*… *", line
+    ), line
+    assert 80 >= max(map(len, lines))
+    assert 5 == len(re.findall(r"^ [0-9a-f]{8}-[0-9a-f]{4}  ", "\n".join(lines), re.MULTILINE))
+    wide = OUR_STYLES.sub("", cli.on_terminal("list"))
+    assert re.search(r" CANCELLED  2024-03-1\d \d\d:\d\d  55m 57s  1,200,345  987,654  12  9 ", wide)
 
 
 @filled
