@@ -64,16 +64,16 @@ def _fate(job: SyncJob, *, is_news: bool) -> str:
     type=Duration(),
     default=span(SILENT_FOR),
     show_default=True,
-    help="Look at workers that gave no sign of life for so long.",
+    help="Look at workers that gave no sign of life for this long.",
 )
 @click.option(
     "--confirm-for",
     type=Duration(),
     default=span(CONFIRM_FOR),
     show_default=True,
-    help="Wait so long for one, before their jobs are ended: longer than workers' heartbeats are apart.",
+    help="Wait this long for one before their jobs are ended: longer than workers' heartbeats are apart.",
 )
-@click.option("--pending-for", type=Duration(), help="Also end jobs that no worker took for so long.")
+@click.option("--pending-for", type=Duration(), help="Also end jobs that have waited this long for a worker.")
 @as_json
 @click.pass_obj
 def reap(

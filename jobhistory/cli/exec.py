@@ -117,13 +117,13 @@ def _metadata(_context: click.Context, _option: click.Parameter, pairs: tuple[st
 @click.argument("connection", shell_complete=connection_words)
 @click.option("--name", help="Give CONNECTION this name.")
 @click.option("--exclusive", is_flag=True, help="Refuse to run while CONNECTION has a job that is not finished.")
-@click.option("--timeout", type=Duration(), help="Stop the command after that long; its job FAILED.")
+@click.option("--timeout", type=Duration(), help="Stop the command after this long; its job is FAILED.")
 @click.option(
     "--grace",
     type=Duration(),
     default=span(GRACE),
     show_default=True,
-    help="Kill it that long after it was asked to stop.",
+    help="Kill it this long after it was asked to stop.",
 )
 @click.option(
     "--meta", multiple=True, metavar="KEY=VALUE", callback=_metadata, help="Kept with the job. May be repeated."

@@ -58,17 +58,18 @@ def stats(database: Database, *, names: tuple[str, ...], only_signals: bool, as_
     """Show how connections do, and what is unusual.
 
     Each CONNECTION, or else every one, has a line of figures, drawn from its newest 50 jobs: the newest, the last
-    success, how many failed in a row since, how many of those that ended succeeded, the median (p50) and the 95th
-    percentile (p95) of the durations of completed jobs, how many run now, and a spark line of the newest 30
-    durations (! failed, · not known).
+    success, the share of those that ended which succeeded, how many failed in a row since, the median (p50) and the
+    95th percentile (p95) of the durations of completed jobs, how many run now, and a spark line of the newest
+    durations, up to 30 (! failed, · not known). A narrow terminal goes without p95 and running; anything but a
+    terminal gets aligned text, with times in UTC.
 
     Signals stand below, each with its numbers, where ten earlier jobs at least say what is usual:
 
     \b
       SLOW     a run takes, or took, much longer than usual
       FEW      the newest run inserted much less than usual
-      OVERDUE  it has not run when it was due, as it always had
-      STALLED  a run's counters stopped moving, though its heart beats
+      OVERDUE  runs always came when they were due, and one has not
+      STALLED  a run's counts stopped moving, though its worker is alive
 
     \b
     Examples:
@@ -191,9 +192,9 @@ def _since(context: click.Context, parameter: click.Parameter, text: str) -> dat
 def failures(database: Database, *, names: tuple[str, ...], since: datetime | float, limit: int, as_json: bool) -> None:
     """Show which errors there are, the most frequent first.
 
-    Errors that differ in numbers, ids, times, addresses, paths and quoted text alone count as one; # and <path> stand
-    in their place. Each says how often it came, when first and last, in how many connections, and the newest job that
-    it ended, for `jobhistory show`. They are those of each CONNECTION, or else of all.
+    They are those of each CONNECTION, or else of all. Errors that differ only in numbers, ids, times, addresses,
+    paths or quoted text count as one, with #, <url>, <path> or <quoted> in their place. Each has how many jobs it
+    ended, when the first and the last, in how many connections, and the last one's id, for `jobhistory show`.
 
     \b
     Examples:

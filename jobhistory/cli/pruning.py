@@ -25,9 +25,9 @@ _MIB = 2**20
 
 @click.command(epilog=HELP)
 @click.argument("connections", metavar="[CONNECTION]...", nargs=-1)
-@click.option("--older-than", type=Duration(), help="Younger jobs stay.")
+@click.option("--older-than", type=Duration(), help="Jobs younger than this stay.")
 @click.option("--keep-last", type=click.IntRange(1), metavar="N", help="The newest N of each connection stay.")
-@click.option("--keep-failed-for", type=Duration(), help="FAILED jobs stay for so long instead.")
+@click.option("--keep-failed-for", type=Duration(), help="FAILED jobs stay for this long, instead of --older-than.")
 @click.option(
     "--archive",
     metavar="FILE",
@@ -52,9 +52,10 @@ def prune(
 ) -> None:
     """Delete old finished jobs, and give their room back.
 
-    Those of each CONNECTION, or of all. A job goes only where no option keeps it; its age counts from its
-    created_at. Active jobs always stay, and so do each connection's newest job and its newest COMPLETED one. What
-    would go is shown first. Others may go on writing; whoever is interrupted runs it again.
+    Those of each CONNECTION, or of all. --older-than, --keep-last or both must be given: a job goes only where no
+    option keeps it, and its age counts from its created_at. Active jobs always stay, and so do each connection's
+    newest job and its newest COMPLETED one. What would go is shown first. Others may go on writing; whoever is
+    interrupted runs it again.
     """
     if older_than is None and keep_last is None:
         message = "--older-than or --keep-last must be given, to say what may go"
