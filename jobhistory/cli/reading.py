@@ -46,7 +46,7 @@ def list_(
     """List jobs, newest first.
 
     They are the jobs of CONNECTION, or else the newest of all connections together. A terminal gets a table,
-    in which a narrow one has ages and short counts; anything else gets aligned text, a job on each line, with whole
+    with ages and short counts where it is narrow; anything else gets aligned text, a job on each line, with whole
     ids and times in UTC, where no field but the last two, connection and error, holds a space. With --json it is
     as the HTTP API has it.
     """
