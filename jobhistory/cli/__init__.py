@@ -9,7 +9,6 @@ watching.py   watch
 acting.py     cancel, reap
 pruning.py    prune
 transfer.py   import, export
-stored.py     what an import need not bring
 moving.py     copy
 serve.py      serve
 upkeep.py     backup, check

@@ -31,7 +31,6 @@ from jobhistory.cli.completion import connection_words
 from jobhistory.cli.database import Database, find_connection
 from jobhistory.cli.reading import as_json
 from jobhistory.cli.render import TIMES, json_text, many, visible
-from jobhistory.cli.stored import stored_ids
 from jobhistory.errors import DuplicateJobError, InvalidIdError, InvalidJobError, NameTakenError
 from jobhistory.history import JobHistory
 from jobhistory.ids import parse_id
@@ -74,7 +73,7 @@ def import_(database: Database, *, file: BinaryIO, connection: str | None, as_js
     FILE, or standard input for -, holds a JSON array of jobs, or one job on each line; newest first, as the API
     gives them, as a live Airweave has them (statuses in lower case, times that mean UTC, further keys, which
     are left out), or as `export` wrote them, packed by gzip or not; or it is an archive of `prune`. New connections
-    are registered. Running it twice changes nothing: jobs that are there already, as they are, count as such.
+    are registered. Running it twice changes nothing.
 
     A row that cannot be a job, or has the id of another one, is refused with its number and the reason; all
     others are imported. A job with neither created_at nor started_at stands a microsecond behind the newer
@@ -89,9 +88,8 @@ def import_(database: Database, *, file: BinaryIO, connection: str | None, as_js
         finally:
             if importer.left_out:
                 _say(f"left out of the rows: {', '.join(importer.left_out)}")
-            counts = {"imported": importer.imported, "already_there": importer.there, "refused": importer.refused}
-            there = f"{importer.there:,} already there, " if importer.there else ""
-            said = f"Imported {many(importer.imported, 'job')}, {there}refused {many(importer.refused, 'row')}."
+            counts = {"imported": importer.imported, "refused": importer.refused}
+            said = f"Imported {many(importer.imported, 'job')}, refused {many(importer.refused, 'row')}."
             click.echo(json_text(counts, indent=2) if as_json else said)
     if importer.refused:
         raise click.exceptions.Exit(REFUSED)
@@ -235,7 +233,7 @@ class Importer:
     """
 
     def __init__(self, history: JobHistory, connection_id: UUID | None, say: Callable[[str], object]) -> None:
-        self.imported = self.there = self.refused = 0
+        self.imported = self.refused = 0
         self.left_out: dict[str, None] = {}
         self._history = history
         self._connection_id = connection_id
@@ -247,7 +245,7 @@ class Importer:
         self._waiting: dict[UUID, list[tuple[Row, SyncJob]]] = {}
 
     def take(self, rows: Iterable[Row]) -> None:
-        """Import the rows. Raises StorageError; what `imported` and `there` count by then is stored."""
+        """Import the rows. Raises StorageError; what `imported` counts by then is stored."""
         for row in rows:
             try:
                 self._take(row)
@@ -328,9 +326,9 @@ class Importer:
 
     def _flush(self) -> None:
         batch, self._batch = self._batch, []
-        self._store(batch, stored_ids(self._history, (job for _, job in batch)))
+        self._store(batch)
 
-    def _store(self, batch: list[tuple[Row, SyncJob]], before: set[UUID]) -> None:
+    def _store(self, batch: list[tuple[Row, SyncJob]]) -> None:
         """Store a batch; where another job has the id of one of them, by halves, until that one stands alone."""
         try:
             self._history.add_many([job for _, job in batch])
@@ -339,14 +337,10 @@ class Importer:
                 self._refuse(batch[0][0], str(error))
                 return
             middle = len(batch) // 2
-            self._store(batch[:middle], before)
-            self._store(batch[middle:], before)
+            self._store(batch[:middle])
+            self._store(batch[middle:])
         else:
-            ids = {job.id for _, job in batch}
-            new = len(ids - before)
-            before |= ids
-            self.imported += new
-            self.there += len(batch) - new
+            self.imported += len(batch)
 
 
 def _with_duration(job: SyncJob) -> SyncJob:

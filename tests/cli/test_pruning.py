@@ -147,12 +147,9 @@ def test_an_archive_is_imported_as_it_was(cli: CommandLine, history: JobHistory,
     assert f"Deleted 18 jobs, which are in {file}. " in result.stdout
     assert [1] == left(history)
 
-    for words, given, told in (
-        ([str(file)], None, "18 jobs"),
-        (["-"], file.read_bytes(), "0 jobs, 18 already there"),
-    ):
+    for words, given in (([str(file)], None), (["-"], file.read_bytes())):
         again = cli("import", *words, stdin=given)
-        assert (0, f"Imported {told}, refused 0 rows.\n") == (again.exit_code, again.stdout)
+        assert (0, "Imported 18 jobs, refused 0 rows.\n") == (again.exit_code, again.stdout)
         assert before == list(history.iter_jobs(DOCS))
 
 

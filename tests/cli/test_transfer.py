@@ -102,7 +102,7 @@ def test_importing_twice_changes_nothing(cli: CommandLine, history: JobHistory) 
 
     again = cli("import", "-", stdin=lines(rows))
 
-    assert (0, "Imported 0 jobs, 5 already there, refused 0 rows.\n") == (again.exit_code, again.stdout)
+    assert (0, "Imported 5 jobs, refused 0 rows.\n") == (again.exit_code, again.stdout)
     assert jobs == list(history.iter_jobs(CONNECTION))
     assert [] == history.changes(token)
 
@@ -233,26 +233,7 @@ def test_a_job_is_not_placed_after_its_own_end(cli: CommandLine, history: JobHis
 def test_what_was_imported_is_told_as_json(cli: CommandLine) -> None:
     result = cli("import", "-", "--json", stdin=lines([row(1), row(2, NOON, OTHER)]))
 
-    assert (4, {"imported": 1, "already_there": 0, "refused": 1}) == (result.exit_code, json.loads(result.stdout))
-
-
-@pytest.mark.parametrize("batch", [1, 3, 500])
-def test_what_was_there_already_is_told_from_what_is_new(
-    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, batch: int
-) -> None:
-    """Older than what is there, newer, between, of another connection; and twice in one file."""
-    monkeypatch.setattr(transfer, "_BATCH", batch)
-    at = {number: NOON + number * MICROSECOND for number in range(7)}
-    first = [row(number, at[number]) for number in (5, 3, 2)]
-    rows = [*(row(number, at[number]) for number in (6, 5, 4, 3, 3, 1)), row(7, NOON, OTHER), row(7, NOON, OTHER)]
-    cli("import", "-", stdin=lines(first))
-
-    told = [json.loads(cli("import", "-", "--json", stdin=lines(rows)).stdout) for _ in range(2)]
-
-    assert [
-        {"imported": 4, "already_there": 4, "refused": 0},
-        {"imported": 0, "already_there": 8, "refused": 0},
-    ] == told
+    assert (4, {"imported": 1, "refused": 1}) == (result.exit_code, json.loads(result.stdout))
 
 
 def test_a_row_that_nothing_gives_a_time_is_refused(cli: CommandLine, history: JobHistory) -> None:
@@ -398,7 +379,7 @@ def test_an_id_that_another_job_has_costs_that_row_alone(
 
     result = cli("import", "-", stdin=lines([*values, row(8, NOON, OTHER), row(8, NOON)]))
 
-    assert (4, "Imported 6 jobs, 1 already there, refused 3 rows.\n") == (result.exit_code, result.stdout)
+    assert (4, "Imported 7 jobs, refused 3 rows.\n") == (result.exit_code, result.stdout)
     assert [
         f"row {i} (line {i}) refused: another job {UUID(int=number)} is already stored: use a new id"
         for i, number in ((3, 3), (5, 5), (9, 8))
