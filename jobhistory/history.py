@@ -352,7 +352,7 @@ class JobHistory(Steps):
         "reclaiming"), how much of it is done, and of how much.
 
         Raises SourceConnectionNotFoundError, InvalidJobError for an archive of another kind, ImportError where its
-        extra is missing, StorageError where something is there already: then nothing was deleted.
+        extra is missing, StorageError where something is there already, dry run or not: then nothing was deleted.
         """
         # The modules of files, which take as long to import as all else, for a call that is rare.
         from jobhistory.pruning import prune

@@ -11,6 +11,7 @@ from pathlib import Path
 from jobhistory.errors import StorageError, UnknownOutcomeError
 
 PRIVATE = 0o600
+_IS_THERE = "is there already, and nothing is overwritten: give another name"
 
 
 def create(path: str | os.PathLike[str]) -> int:
@@ -18,6 +19,12 @@ def create(path: str | os.PathLike[str]) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
     os.fchmod(descriptor, PRIVATE)
     return descriptor
+
+
+def check_new(path: Path) -> None:
+    """Raise StorageError where something is there already, for who wants to know it before there is work to lose."""
+    if path.exists():
+        raise StorageError(str(path), _IS_THERE)
 
 
 @contextlib.contextmanager
@@ -31,7 +38,7 @@ def new_file(path: Path, *, known_as: Path | None = None) -> Iterator[int]:
     try:
         descriptor = create(path)
     except FileExistsError as error:
-        raise StorageError(name, "is there already, and nothing is overwritten: give another name") from error
+        raise StorageError(name, _IS_THERE) from error
     except OSError as error:
         raise StorageError(name, f"cannot be made: {error.strerror}: give another path") from error
     try:

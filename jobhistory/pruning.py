@@ -25,6 +25,7 @@ from jobhistory.archive import archiving, check_archive
 from jobhistory.errors import InvalidJobError, SourceConnectionNotFoundError
 from jobhistory.ids import parse_id
 from jobhistory.job import SyncJob
+from jobhistory.private_files import check_new
 from jobhistory.repository import MAX_LIMIT, Position, SourceConnection
 from jobhistory.retention import Progress, Pruned, ReclaimsSpace, Retention, Share, doomed
 from jobhistory.status import JobStatus
@@ -61,6 +62,8 @@ def prune(
                     plan.add(connection.id, archived(connection, jobs))
                 tell("planning", number, len(connections))
         if dry_run:
+            if path and plan.jobs:
+                check_new(path)
             return Pruned(planned=plan.shares, bytes_before=before, bytes_after=before)
         # By now all that goes is in the archive, and the archive on disk.
         deleted = _delete(history, plan, tell)

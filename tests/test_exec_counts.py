@@ -313,7 +313,7 @@ def test_the_statistics_of_any_rsync_are_read(lines: list[str], expected: dict[s
 SHOWN = """
 jobhistory exec notes --rsync -- rsync -a --stats --delete notes/ backup/
 jobhistory exec users --singer -- tap-jsonl --config tap.json | target-postgres
-jobhistory exec docs --exclusive --timeout 3600 --meta trigger=cron -- ./sync.sh
+jobhistory exec docs --exclusive --timeout 1h --meta trigger=cron -- ./sync.sh
 """
 SCRIPT = """\
 #!/bin/sh

@@ -2,6 +2,7 @@
 
 app.py        the group: --db, errors to one line and an exit code
 database.py   where the history is, and what a word on the command line names in it
+durations.py  how long: 90d, 36h, 5m
 render.py     what a person sees: tables, a job's story, times; nothing that could steer a terminal
 reading.py    list, show, connections
 watching.py   watch

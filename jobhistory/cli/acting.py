@@ -6,6 +6,7 @@ import click
 
 from jobhistory.cli.completion import job_words
 from jobhistory.cli.database import Database, find_job
+from jobhistory.cli.durations import HELP, Duration
 from jobhistory.cli.reading import as_json
 from jobhistory.cli.render import json_text, label, visible
 from jobhistory.errors import InvalidTransitionError
@@ -57,24 +58,22 @@ def _fate(job: SyncJob, *, is_news: bool) -> str:
             return f"was CANCELLING already: {worker} has not stopped yet."
 
 
-@click.command()
+@click.command(epilog=HELP)
 @click.option(
     "--silent-for",
-    type=float,
-    metavar="SECONDS",
-    default=SILENT_FOR,
+    type=Duration(),
+    default=span(SILENT_FOR),
     show_default=True,
-    help="Look at workers that gave no sign of life for so long.",
+    help="Look at workers that gave no sign of life for this long.",
 )
 @click.option(
     "--confirm-for",
-    type=float,
-    metavar="SECONDS",
-    default=CONFIRM_FOR,
+    type=Duration(),
+    default=span(CONFIRM_FOR),
     show_default=True,
-    help="Wait so long for one, before their jobs are ended: longer than workers' heartbeats are apart.",
+    help="Wait this long for one before their jobs are ended: longer than workers' heartbeats are apart.",
 )
-@click.option("--pending-for", type=float, metavar="SECONDS", help="Also end jobs that no worker took for so long.")
+@click.option("--pending-for", type=Duration(), help="Also end jobs that have waited this long for a worker.")
 @as_json
 @click.pass_obj
 def reap(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
+from uuid import UUID
 
 import attrs
 import click
@@ -21,11 +23,13 @@ from jobhistory.repository import SourceConnection
 
 VARIABLE = "JOBHISTORY_URL"
 """The environment variable that stands in for --db."""
-# Enough of an id to be meant as one: `list` shows a little more.
+# Enough of an id to be meant as one: `list` shows a little more. Less of it is no job's, as it may be a name: feed.
 _START = re.compile(r"[0-9a-f]{8}[0-9a-f-]{0,27}", re.ASCII | re.IGNORECASE)
+_TOO_SHORT = re.compile(r"[0-9a-f]{1,7}", re.ASCII | re.IGNORECASE)
 # Of each connection, and of all together: what is read takes a quarter of a second.
 _SEARCHED, _SEARCHED_IN_ALL = 100, 20_000
 _NEAR = 0.85
+_NAMED = 3
 
 
 class NotFoundError(click.ClickException):
@@ -106,6 +110,8 @@ def find_connection(history: JobHistory, text: str) -> SourceConnection:
     ):
         if len(matches) == 1:
             return matches[0]
+    if matches:
+        raise NotFoundError(_several("connections", text, [connection.id for connection in matches]))
     words = [str(connection.id) for connection in known] + [c.name for c in known if c.name is not None]
     if near := difflib.get_close_matches(text, words):
         way_out = f"did you mean {' or '.join(near)}?"
@@ -125,16 +131,18 @@ def find_job(history: JobHistory, text: str) -> SyncJob:
             raise NotFoundError(message) from None
         raise
     except InvalidIdError:
-        if not _START.fullmatch(text):
+        if not (_START.fullmatch(text) or _TOO_SHORT.fullmatch(text)):
             message = f"no job {visible(text)}: give its id, or the start of it as `jobhistory list` shows it"
             raise NotFoundError(message) from None
     searched = max(1, min(_SEARCHED, _SEARCHED_IN_ALL // max(1, len(history.connections()))))
     recent = history.newest_jobs(per_connection=searched).values()
     matches = [job for jobs in recent for job in jobs if str(job.id).startswith(text.lower())]
-    if len(matches) == 1:
+    if len(matches) == 1 and _START.fullmatch(text):
         return matches[0]
-    if matches:
-        message = f"several jobs start with {text}, {matches[0].id} and {matches[1].id} among them: give more of it"
+    if len(matches) == 1:
+        message = f"{text} is too short to name a job: give more characters, as in {matches[0].id}"
+    elif matches:
+        message = _several("jobs", text, [job.id for job in matches])
     else:
         starts = {str(job.id)[: len(text)]: job.id for jobs in recent for job in jobs}
         near = [str(starts[start]) for start in difflib.get_close_matches(text.lower(), starts, cutoff=_NEAR)]
@@ -142,3 +150,8 @@ def find_job(history: JobHistory, text: str) -> SyncJob:
         way_out = f"did you mean {' or '.join(near)}?" if near else whole
         message = f"no job starts with {text} among the newest {searched} of any connection: {way_out}"
     raise NotFoundError(message)
+
+
+def _several(what: str, text: str, ids: Sequence[UUID]) -> str:
+    more = f" and {len(ids) - _NAMED:,} more" if len(ids) > _NAMED else ""
+    return f"several {what} start with {text}: {', '.join(map(str, ids[:_NAMED]))}{more}: give more characters"

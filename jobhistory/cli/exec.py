@@ -14,6 +14,7 @@ import click
 
 from jobhistory.cli.completion import connection_words
 from jobhistory.cli.database import Database, NotFoundError, find_connection
+from jobhistory.cli.durations import HELP, Duration
 from jobhistory.cli.live import LiveLine
 from jobhistory.cli.render import label, visible
 from jobhistory.errors import InvalidIdError, JobHistoryError, NameTakenError
@@ -68,7 +69,7 @@ class _Command(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Say what the command finds, and what the exit codes mean."""
-        del ctx
+        super().format_epilog(ctx, formatter)
         for heading, rows in (("The command's environment", _ENVIRONMENT), ("Exit codes", _EXIT_CODES)):
             with formatter.section(heading):
                 formatter.write_dl(rows)
@@ -112,18 +113,17 @@ def _metadata(_context: click.Context, _option: click.Parameter, pairs: tuple[st
     return {key: value for key, _, value in split}
 
 
-@click.command("exec", cls=_Command)
+@click.command("exec", cls=_Command, epilog=HELP)
 @click.argument("connection", shell_complete=connection_words)
 @click.option("--name", help="Give CONNECTION this name.")
 @click.option("--exclusive", is_flag=True, help="Refuse to run while CONNECTION has a job that is not finished.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="Stop the command after that long; its job FAILED.")
+@click.option("--timeout", type=Duration(), help="Stop the command after this long; its job is FAILED.")
 @click.option(
     "--grace",
-    type=float,
-    metavar="SECONDS",
-    default=GRACE,
+    type=Duration(),
+    default=span(GRACE),
     show_default=True,
-    help="Kill it that long after it was asked to stop.",
+    help="Kill it this long after it was asked to stop.",
 )
 @click.option(
     "--meta", multiple=True, metavar="KEY=VALUE", callback=_metadata, help="Kept with the job. May be repeated."

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import datetime
 from itertools import compress
 from uuid import UUID
 
 import click
 
 from jobhistory.cli.database import Database, find_connection
+from jobhistory.cli.durations import HELP, METAVAR, Duration
 from jobhistory.cli.reading import as_json
 from jobhistory.cli.render import (
     COLOURS,
     FREE,
     RIGHT,
+    WIDE,
     WRAP,
     Cell,
     bar,
@@ -37,14 +39,12 @@ from jobhistory.health import Health
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
 from jobhistory.repository import MAX_LIMIT, SourceConnection
-from jobhistory.times import UNITS, from_wire, span, to_wire
+from jobhistory.times import earlier, from_wire, span, to_wire
 
 _SPARKS = 30
 _SPARKS_AT_LEAST = 8
-_WIDE = 110
 _BAR = 10
-_HOW_LONG = re.compile(r"([0-9]{1,5})([wdhms])", re.ASCII)
-_SECONDS = {unit: size for size, unit in UNITS} | {"w": 7 * 86400}
+_TIME = "2024-03-15T12:00:00Z"
 
 connections_argument = click.argument("names", metavar="[CONNECTION]...", nargs=-1)
 
@@ -58,17 +58,18 @@ def stats(database: Database, *, names: tuple[str, ...], only_signals: bool, as_
     """Show how connections do, and what is unusual.
 
     Each CONNECTION, or else every one, has a line of figures, drawn from its newest 50 jobs: the newest, the last
-    success, how many failed in a row since, how many of those that ended succeeded, the median (p50) and the 95th
-    percentile (p95) of the durations of completed jobs, how many run now, and a spark line of the newest 30
-    durations (! failed, · not known).
+    success, the share of those that ended which succeeded, how many failed in a row since, the median (p50) and the
+    95th percentile (p95) of the durations of completed jobs, how many run now, and a spark line of the newest
+    durations, up to 30 (! failed, · not known). A narrow terminal goes without p95 and running; anything but a
+    terminal gets aligned text, with times in UTC.
 
     Signals stand below, each with its numbers, where ten earlier jobs at least say what is usual:
 
     \b
       SLOW     a run takes, or took, much longer than usual
       FEW      the newest run inserted much less than usual
-      OVERDUE  it has not run when it was due, as it always had
-      STALLED  a run's counters stopped moving, though its heart beats
+      OVERDUE  runs always came when they were due, and one has not
+      STALLED  a run's counts stopped moving, though its worker is alive
 
     \b
     Examples:
@@ -113,7 +114,7 @@ def _show_stats(history: JobHistory, shown: Mapping[SourceConnection, Health]) -
         ("durations", ""),
     ]
     rows = [_figures(connection, each, newest[connection.id], now) for connection, each in shown.items()]
-    if width < _WIDE:  # what a narrow terminal can do without
+    if width < WIDE:  # what a narrow terminal can do without
         narrow = [heading not in {"p95", "running"} for heading, _ in head]
         head, rows = list(compress(head, narrow)), [list(compress(row, narrow)) for row in rows]
     print_table(table_of(head, rows))
@@ -165,37 +166,35 @@ def _plain(line: tuple[SourceConnection, Health]) -> list[str]:
     ]
 
 
-def _since(_: click.Context, parameter: click.Parameter, text: str) -> datetime | timedelta:
-    if match := _HOW_LONG.fullmatch(text):
-        return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
-    try:
+def _since(context: click.Context, parameter: click.Parameter, text: str) -> datetime | float:
+    with suppress(InvalidJobError):
         return from_wire("since", text)
-    except InvalidJobError:
-        message = f"{visible(text)} is neither how long ago, such as 7d or 12h, nor a time such as 2024-03-15T12:00:00Z"
+    try:
+        return Duration().convert(text, parameter, context)
+    except click.BadParameter as error:
+        message = f"{error.message}; nor a time such as {_TIME}"
         raise click.BadParameter(message, param=parameter) from None
 
 
-@click.command()
+@click.command(epilog=HELP)
 @connections_argument
 @click.option(
     "--since",
-    metavar="TIME",
+    metavar=f"{METAVAR}|TIME",
     default="7d",
     show_default=True,
     callback=_since,
-    help="Of jobs created since: how long ago (w, d, h, m, s), or a time such as 2024-03-15T12:00:00Z.",
+    help=f"Of jobs created since: a {METAVAR} ago, or a time such as {_TIME}.",
 )
 @click.option("--limit", type=click.IntRange(1, MAX_LIMIT), default=20, show_default=True, help="How many, at most.")
 @as_json
 @click.pass_obj
-def failures(
-    database: Database, *, names: tuple[str, ...], since: datetime | timedelta, limit: int, as_json: bool
-) -> None:
+def failures(database: Database, *, names: tuple[str, ...], since: datetime | float, limit: int, as_json: bool) -> None:
     """Show which errors there are, the most frequent first.
 
-    Errors that differ in numbers, ids, times, addresses, paths and quoted text alone count as one; # and <path> stand
-    in their place. Each says how often it came, when first and last, in how many connections, and the newest job that
-    it ended, for `jobhistory show`. They are those of each CONNECTION, or else of all.
+    They are those of each CONNECTION, or else of all. Errors that differ only in numbers, ids, times, addresses,
+    paths or quoted text count as one, with #, <url>, <path> or <quoted> in their place. Each has how many jobs it
+    ended, when the first and the last, in how many connections, and the last one's id, for `jobhistory show`.
 
     \b
     Examples:
@@ -205,7 +204,7 @@ def failures(
     """  # noqa: D301  click looks for a real backspace
     with database.read() as history:
         now = history.clock()
-        start = since if isinstance(since, datetime) else now - since
+        start = since if isinstance(since, datetime) else earlier(now, since)
         found = history.failures(_asked(history, names), since=start, limit=limit)
     if as_json:
         click.echo(json_text([failure.to_dict() for failure in found], indent=2))
@@ -220,7 +219,7 @@ def failures(
 
 def _show_failures(found: Sequence[Failure], now: datetime) -> None:
     most = found[0].count
-    wide = columns() >= _WIDE
+    wide = columns() >= WIDE
     head = [
         ("  jobs" if wide else "jobs", "" if wide else RIGHT),
         ("first", ""),

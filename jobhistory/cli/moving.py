@@ -33,21 +33,29 @@ _NAMED = 20
     "--ledger",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Where to keep, until it is done, which jobs came from SOURCE; the user's data folder if left out.",
+    help="Where it remembers, until it is done, which jobs came from SOURCE; else a file in your data folder.",
 )
 def copy(*, source: str, destination: str, follow: bool, ledger: Path | None) -> None:
     """Copy a history to another backend.
 
-    SOURCE and DEST are each a path or URL as for --db; SOURCE is only read. Jobs stay as they are, those that DEST
-    has already are brought on, and what was deleted in SOURCE meanwhile is removed. Interrupted, by whatever, it is
-    begun again and goes on where it was. In the end both are compared; a line for each connection has the SHA-256
-    of its lines as `export` writes them, and how many.
+    SOURCE and DEST are each a path or URL, as for --db, which is not used here. SOURCE is only read; DEST is made
+    where it is missing. Jobs stay as they are. One that DEST has in an earlier state is brought up to date, and one
+    that was copied and is deleted from SOURCE meanwhile is deleted from DEST. If it is interrupted, run it again: it
+    goes on where it was.
 
-    To move without a pause: start it with --follow; when it says that it keeps up, let each worker end what it
-    runs, and start it again with DEST's URL; then press Ctrl-C, and what came last is brought over. Until then stop
-    reapers and prune nothing in DEST, and let no worker take waiting jobs from SOURCE once one takes them from
-    DEST: a job that both took is DEST's, and is named here.
-    """
+    In the end both are compared. Each connection has a line: the SHA-256 of its jobs as `export` writes them, how
+    many they are, and its name. Where something differs it is named, and the exit code is 4.
+
+    To move without a pause:
+
+    \b
+      1. Start it with --follow, and wait until it says that it keeps up.
+      2. Let each worker end what it runs, and start it again with DEST's URL.
+      3. Press Ctrl-C: what came last is brought over, and both are compared.
+
+    Until then stop reapers, prune nothing in DEST, and let no worker take waiting jobs from SOURCE once one takes
+    them from DEST: of a job that both took, DEST's stays, and it is named in the end.
+    """  # noqa: D301  click looks for a real backspace
     here, there = _database(source), _database(destination)
     if _place(here) == _place(there):
         message = "SOURCE and DEST are the same"

@@ -12,35 +12,22 @@ from uuid import UUID
 import click
 
 from jobhistory.cli.database import BadInputError, Database, find_connection
+from jobhistory.cli.durations import HELP, Duration
 from jobhistory.cli.reading import as_json
 from jobhistory.cli.render import json_text, label, visible
 from jobhistory.repository import SourceConnection
 from jobhistory.retention import Progress, Pruned, Retention, Step
-from jobhistory.times import UNITS, to_wire
+from jobhistory.times import to_wire
 
-_UNITS = {unit: size for size, unit in UNITS}
 _SHOWN = 20
 _MIB = 2**20
 
 
-class Duration(click.ParamType[float]):
-    """Seconds, or a number of days, hours, minutes or seconds: 90d, 36h, 5m, 30s."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401  as click has it
-        """In seconds."""
-        number, unit = (value[:-1], value[-1:]) if value[-1:] in _UNITS else (value, "s")
-        if not (number.isascii() and number.isdigit()):
-            self.fail(f"{value!r} is no duration: 90d, 36h, 5m, or seconds", param, ctx)
-        return float(number) * _UNITS[unit]
-
-
-@click.command()
+@click.command(epilog=HELP)
 @click.argument("connections", metavar="[CONNECTION]...", nargs=-1)
-@click.option("--older-than", type=Duration(), metavar="AGE", help="Younger jobs stay: 90d, 36h, 5m, or seconds.")
+@click.option("--older-than", type=Duration(), help="Jobs younger than this stay.")
 @click.option("--keep-last", type=click.IntRange(1), metavar="N", help="The newest N of each connection stay.")
-@click.option("--keep-failed-for", type=Duration(), metavar="AGE", help="FAILED jobs stay for so long instead.")
+@click.option("--keep-failed-for", type=Duration(), help="FAILED jobs stay for this long, instead of --older-than.")
 @click.option(
     "--archive",
     metavar="FILE",
@@ -48,7 +35,7 @@ class Duration(click.ParamType[float]):
     help="Write what goes to FILE, which is new, before it goes: .ndjson.gz or .parquet. `import` reads it.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask: for cron, and wherever there is no terminal.")
 @as_json
 @click.pass_obj
 def prune(
@@ -65,9 +52,10 @@ def prune(
 ) -> None:
     """Delete old finished jobs, and give their room back.
 
-    Those of each CONNECTION, or of all. A job goes only where no option keeps it; its age counts from its
-    created_at. Active jobs always stay, and so do each connection's newest job and its newest COMPLETED one. What
-    would go is shown first. Others may go on writing; whoever is interrupted runs it again.
+    Those of each CONNECTION, or of all. --older-than, --keep-last or both must be given: a job goes only where no
+    option keeps it, and its age counts from its created_at. Active jobs always stay, and so do each connection's
+    newest job and its newest COMPLETED one. What would go is shown first. Others may go on writing; whoever is
+    interrupted runs it again.
     """
     if older_than is None and keep_last is None:
         message = "--older-than or --keep-last must be given, to say what may go"
@@ -98,7 +86,16 @@ def prune(
 
 
 def _is_agreed(plan: Pruned) -> bool:
-    return click.confirm(f"Delete {_jobs(plan.jobs)}?", err=True, abort=True)
+    try:
+        return click.confirm(f"Delete {_jobs(plan.jobs)}?", err=True, abort=True)
+    except click.Abort as abort:
+        if not isinstance(abort.__context__, EOFError):
+            raise  # a no, or Ctrl-C
+    except RuntimeError:
+        pass  # standard input is closed
+    click.echo(err=True)
+    message = "nobody answered, and nothing was deleted: give --yes where nobody can be asked"
+    raise click.ClickException(message)
 
 
 def _show_plan(plan: Pruned, known: Mapping[UUID, SourceConnection]) -> None:

@@ -45,9 +45,10 @@ def list_(
 ) -> None:
     """List jobs, newest first.
 
-    They are the jobs of CONNECTION, or else the newest of all connections together. A terminal gets a table;
-    anything else gets aligned text, a job on each line, with whole ids and times in UTC, where no field but the
-    last two, connection and error, holds a space. With --json it is the wire form.
+    They are the jobs of CONNECTION, or else the newest of all connections together. A terminal gets a table,
+    with ages and short counts where it is narrow; anything else gets aligned text, a job on each line, with whole
+    ids and times in UTC, where no field but the last two, connection and error, holds a space. With --json it is
+    as the HTTP API has it.
     """
     wanted = frozenset(statuses) or (ACTIVE_STATUSES if active else None)
     if active and not ACTIVE_STATUSES.issuperset(statuses):
@@ -114,7 +115,7 @@ def show(database: Database, *, job: str, as_json: bool) -> None:
     """Tell all about one JOB.
 
     That is every field, what happened when, its metadata, and its error with the details. JOB is an id, or the
-    start of one as `list` shows it. With --json it is one object: the wire form, then what is kept beside it.
+    start of one as `list` shows it. With --json it is one object: as the HTTP API has it, then what else is kept.
     """
     with database.read() as history:
         found = find_job(history, job)

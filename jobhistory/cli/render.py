@@ -50,6 +50,10 @@ _SHORT = len("770e8400-e29b")  # of an id: 48 bits, which in a UUIDv7 are its mi
 
 _LONG_AGO = 7 * 86400
 
+WIDE = 110
+"""The columns from which on a terminal gets all of a table."""
+_POWERS = " kMGTPE"
+
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _SPARKS = "▁▂▃▄▅▆▇█"
 
@@ -96,13 +100,26 @@ def spark(jobs: Sequence[SyncJob], now: datetime) -> str:
 
 def ago(moment: datetime, now: datetime) -> str:
     """How long ago, for a week; the local date and time where it is longer, or still to come."""
-    seconds = int((now - moment).total_seconds())
-    if moment > now or seconds >= _LONG_AGO:
+    if moment > now or (now - moment).total_seconds() >= _LONG_AGO:
         return local(moment)[:16]
-    for size, unit in UNITS:
-        if count := seconds // size:
-            return f"{count}{unit} ago"
-    return "just now"
+    past = age(moment, now)
+    return "just now" if past == "0s" else f"{past} ago"
+
+
+def age(moment: datetime, now: datetime) -> str:
+    """How long ago, in whole days, hours, minutes or seconds: 412d, 5m; 0s where it is still to come."""
+    seconds = max(0, int((now - moment).total_seconds()))
+    size, unit = next((each for each in UNITS if seconds >= each[0]), UNITS[-1])
+    return f"{seconds // size}{unit}"
+
+
+def few_digits(count: int) -> str:
+    """The count in four characters, cut where it has more digits: 9999, 48k, 1.2M."""
+    if count < 10_000:  # noqa: PLR2004  four digits
+        return str(count)
+    power = (len(str(count)) - 1) // 3
+    whole, tenth = divmod(count * 10 // 1000**power, 10)
+    return f"{whole}.{tenth}{_POWERS[power]}" if tenth and whole < 10 else f"{whole}{_POWERS[power]}"  # noqa: PLR2004
 
 
 def since_when(moment: datetime, now: datetime) -> str:
@@ -130,10 +147,11 @@ def show_jobs(jobs: Sequence[SyncJob], names: Mapping[UUID, str | None], *, now:
     several = len({job.source_connection_id for job in jobs}) > 1
     connection = [("connection", FREE)] if several else []
     numbers = [(heading, RIGHT) for heading in ("took", *COUNT_SIGNS)]
+    cells, created = (job_cells, ("created", "")) if columns() >= WIDE else (_narrow_cells, ("age", RIGHT))
     print_table(
         table_of(
-            [("job", ""), ("status", ""), ("created", ""), *numbers, *connection, ("error", FREE)],
-            [[*job_cells(job, now), *([(owner[job.id], "")] if several else []), (_error(job), "red")] for job in jobs],
+            [("job", ""), ("status", ""), created, *numbers, *connection, ("error", FREE)],
+            [[*cells(job, now), *([(owner[job.id], "")] if several else []), (_error(job), "red")] for job in jobs],
             title=None if several else owner[jobs[0].id],
             caption=LEGEND,
         )
@@ -231,6 +249,13 @@ def job_cells(job: SyncJob, now: datetime) -> list[Cell]:
         ("" if seconds is None else span(seconds), style),
         *((f"{count:,}", "dim" if not count else "red" if name == "entities_failed" else "") for name, count in counts),
     ]
+
+
+def _narrow_cells(job: SyncJob, now: datetime) -> list[Cell]:
+    """The same in fewer columns, for the connection and the error to have some."""
+    id, status, _, took, *counts = job_cells(job, now)
+    short_counts = [(few_digits(getattr(job, name)), style) for name, (_, style) in zip(COUNTS, counts, strict=True)]
+    return [id, status, (age(job.created_at, now), ""), took, *short_counts]
 
 
 def _error(job: SyncJob) -> str:

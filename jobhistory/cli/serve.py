@@ -58,7 +58,7 @@ def serve(database: Database, *, host: str, port: int, token_file: Path | None, 
         click.echo(f"Serving {visible(database.url)} at http://{shown}:{bound}/ until Ctrl-C.{open_to}")
         app = create_app(history, tokens, hosts=None if tokens else {*_THIS_MACHINE, host.lower()})
         if metrics:
-            app.include_router(create_metrics_router(history, tokens and tokens.opens_all))
+            app.include_router(create_metrics_router(history, tokens and tokens.opens_all, is_key=tokens))
         Server(app).run([listening])
 
 

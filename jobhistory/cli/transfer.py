@@ -73,7 +73,7 @@ def import_(database: Database, *, file: BinaryIO, connection: str | None, as_js
     FILE, or standard input for -, holds a JSON array of jobs, or one job on each line; newest first, as the API
     gives them, as a live Airweave has them (statuses in lower case, times that mean UTC, further keys, which
     are left out), or as `export` wrote them, packed by gzip or not; or it is an archive of `prune`. New connections
-    are registered. Running it twice changes nothing.
+    are registered. Running it twice changes nothing: what is there already counts as imported.
 
     A row that cannot be a job, or has the id of another one, is refused with its number and the reason; all
     others are imported. A job with neither created_at nor started_at stands a microsecond behind the newer

@@ -45,16 +45,17 @@ def backup(database: Database, *, destination: Path, as_json: bool) -> None:
     "--set-aside",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Move the jobs that nobody can read into FILE, which is new: lines that `import` takes once they are mended.",
+    help="Move jobs that cannot be read into FILE, a new one, so that the rest can: mend its lines, then `import` it.",
 )
 @as_json
 @click.pass_obj
 def check(database: Database, *, set_aside: Path | None, as_json: bool) -> None:
-    """Look whether the history is sound.
+    """Check whether the history is sound.
 
-    It says what is not, and what to do about it. Looked at are the file, each job in it (another program may have
-    written what is none), SQLite's release and its known defects, durability, permissions and the filesystem. What
-    is wrong is an error, and the exit code is 5; what endangers the history is a warning. It reads all there is.
+    It says what is not, and what to do about it. It reads everything: the file, and each job in it, which another
+    program may have written past the rules; and it looks at SQLite's release and its known defects, durability,
+    permissions and the filesystem. What is wrong is an error, and the exit code is 5; what only endangers the
+    history is a warning, and the exit code is 0. Nothing is changed, but for --set-aside.
     """
     with database.read() as history:
         if not isinstance(history.repository, Checks):

@@ -23,6 +23,8 @@ THREADS = 8
 """More would only wait for each other's writes."""
 _REALM = 'Bearer realm="jobhistory"'
 _INVALID = f'{_REALM}, error="invalid_token"'
+INSUFFICIENT = f'{_REALM}, error="insufficient_scope"'
+"""Of a key that is valid, but not for this: https://www.rfc-editor.org/rfc/rfc6750#section-3.1."""
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 

@@ -179,7 +179,7 @@ def test_jobs_that_wait_too_long_are_ended_where_asked_for(cli: CommandLine, his
 
     assert "" == cli("reap", "--confirm-for", "0").stdout
     assert f"Job {job.id} of {DOCS} is FAILED: no worker took it within " in (
-        cli("reap", "--confirm-for", "0", "--pending-for", "60").stdout
+        cli("reap", "--confirm-for", "0", "--pending-for", "1m").stdout
     )
     assert JobStatus.FAILED is history.get(job.id).status
 
@@ -187,7 +187,7 @@ def test_jobs_that_wait_too_long_are_ended_where_asked_for(cli: CommandLine, his
 def test_silent_for_says_who_is_looked_at(cli: CommandLine, history: JobHistory) -> None:
     job = vanished(history)
 
-    assert "" == cli("reap", "--confirm-for", "0", "--silent-for", "1e10").stdout
+    assert "" == cli("reap", "--confirm-for", "0", "--silent-for", "9999w").stdout
     assert history.get(job.id).is_active
 
 

@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 from uuid import UUID
 
+import click
 import pytest
 from click.testing import CliRunner
 
 import jobhistory
 from jobhistory.cli.app import app
 from jobhistory.cli.database import Database, data_folder
+from jobhistory.cli.durations import HELP
 from jobhistory.history import JobHistory
 from tests.cli.command_line import CommandLine, process
 
@@ -269,3 +271,15 @@ def test_no_help_shows_a_mark_of_its_markup() -> None:
     for name in sorted(app.commands):
         text = CliRunner().invoke(app, [name, "--help"]).stdout
         assert "\\b" not in text, name
+
+
+def test_durations_are_read_and_explained_the_same_everywhere() -> None:
+    with_one = set()
+    for name, command in app.commands.items():
+        context = click.Context(command)
+        helps = " ".join(command.get_help(context).split())
+        assert ("DURATION" in "".join(each.make_metavar(context) for each in command.params)) == (HELP in helps)
+        assert not [each.name for each in command.params if each.type is click.FLOAT]  # seconds alone
+        with_one |= {name} if HELP in helps else set()
+
+    assert {"exec", "failures", "prune", "reap"} == with_one

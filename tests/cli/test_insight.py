@@ -129,7 +129,8 @@ def test_failures_are_those_since_then_of_those_connections(cli: CommandLine) ->
         return sum(each["count"] for each in json.loads(cli("failures", "--json", *words).stdout))
 
     assert 2 == count()
-    assert 3 == count("--since", "10d")
+    assert [3, 3, 3] == [count("--since", since) for since in ("10d", "999999w", "864000")]
+    assert [0, 0] == [count("--since", since) for since in ("0.5h", "7")]
     assert 1 == count("--since", f"{NOW - timedelta(days=1.5):%Y-%m-%dT%H:%M:%SZ}", "code")
     assert 0 == count("the docs")
 
@@ -140,10 +141,11 @@ def test_where_nothing_failed_it_says_since_when(cli: CommandLine) -> None:
     assert "No job failed that was created since 2024-03-15T12:00:00Z.\n" == result.stderr
 
 
-@pytest.mark.parametrize("since", ["7", "d", "1y", "yesterday", "2024-03-15", "-1d", "999999d"])
+@pytest.mark.parametrize("since", ["d", "1y", "yesterday", "2024-03-15", "-1d", "9" * 400, "1 d", "\u0663d"])
 def test_a_time_that_is_none_is_wrong_usage(cli: CommandLine, since: str) -> None:
     result = cli("failures", "--since", since)
-    assert (2, True) == (result.exit_code, "is neither how long ago, such as 7d" in result.stderr)
+    assert (2, True) == (result.exit_code, "is no duration: 4w, 90d, 36h" in result.stderr)
+    assert "; nor a time such as 2024-03-15T12:00:00Z\n" in result.stderr
 
 
 @pytest.mark.usefixtures("_filled")

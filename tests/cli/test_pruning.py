@@ -60,11 +60,23 @@ def test_the_plan_is_shown_and_nothing_goes_without_a_yes(cli: CommandLine, hist
 
     nobody = cli("prune", "docs", "--older-than", "5d")
     assert (1, 10) == (nobody.exit_code, len(left(history)))
+    said = "\nError: nobody answered, and nothing was deleted: give --yes where nobody can be asked\n"
+    assert nobody.stderr.endswith(said)
+    assert "--yes" not in refused.stderr
 
     agreed = cli("prune", "docs", "--older-than", "5d", stdin="y\n")
     assert (0, [1, 2, 3, 4]) == (agreed.exit_code, left(history))
     assert re.search(r"Deleted 6 jobs\. The history took 0\.\d MiB, and takes 0\.\d MiB\.\n$", agreed.stdout)
     assert 10 == len(left(history, USERS))
+
+
+@pytest.mark.usefixtures("jobs")
+def test_a_closed_standard_input_is_nobody_to_ask(
+    cli: CommandLine, history: JobHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "Error: nobody answered" in cli.on_terminal("prune", "--keep-last", "1")
+    assert 10 == len(left(history))
 
 
 @pytest.mark.usefixtures("jobs")
@@ -75,6 +87,7 @@ def test_the_plan_is_shown_and_nothing_goes_without_a_yes(cli: CommandLine, hist
         (["--older-than", "7200m"], [1, 2, 3, 4]),
         (["--older-than", "432000s"], [1, 2, 3, 4]),
         (["--older-than", "432000"], [1, 2, 3, 4]),
+        (["--older-than", "1w"], [1, 2, 3, 4, 5, 6]),
         (["--keep-last", "2"], [1, 2]),
         (["--older-than", "5d", "--keep-last", "6"], [1, 2, 3, 4, 5, 6]),
         (["--older-than", "5d", "--keep-failed-for", "8d"], [1, 2, 3, 4, 6]),
@@ -148,6 +161,21 @@ def test_an_archive_comes_through_a_pipe_too(cli: CommandLine, history: JobHisto
 
     assert (0, "Imported 18 jobs, refused 0 rows.\n") == (result.returncode, result.stdout)
     assert 10 == len(left(history))
+
+
+@pytest.mark.usefixtures("jobs")
+def test_an_archive_that_is_there_already_is_refused_before_anybody_is_asked(
+    cli: CommandLine, history: JobHistory, tmp_path: Path
+) -> None:
+    file = tmp_path / "old.ndjson.gz"
+    file.write_text("precious")
+
+    result = cli("prune", "--keep-last", "1", "--archive", str(file), stdin="y\n")
+
+    said = f"Error: {file}: is there already, and nothing is overwritten: give another name\n"
+    assert (1, "", said) == (result.exit_code, result.stdout, result.stderr)
+    assert (10, "precious") == (len(left(history)), file.read_text())
+    assert 0 == cli("prune", "--keep-last", "10", "--archive", str(file), "--yes").exit_code  # where nothing goes
 
 
 @pytest.mark.usefixtures("jobs")

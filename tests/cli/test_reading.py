@@ -102,12 +102,48 @@ def test_on_a_terminal_it_is_a_table_that_fits(cli: CommandLine) -> None:
     ).splitlines()
 
     assert "the docs" == title.strip()
-    assert ["job", "status", "created", "took", "+", "~", "-", "!", "error"] == head.split()
+    assert ["job", "status", "age", "took", "+", "~", "-", "!", "error"] == head.split()
     assert ["44444444-1111", "PENDING"] == waiting.split()[:2]
-    assert re.fullmatch(r" 22222222-1111  COMPLETED  2024-03-1\d \d\d:\d\d  5m 32s  1,234  12  0  3 *", done)
-    assert failed.rstrip().endswith(" 0   0  0  0  it broke…")
+    assert re.fullmatch(r" 22222222-1111  COMPLETED  \d+d  5m 32s  1234  12  0  3 *", done)
+    assert re.search(r" 0   0  0  0  it broke:\\nno route t.*…$", failed.rstrip())
     assert 80 >= max(map(len, (head, done, failed)))
     assert "+ inserted  ~ updated  - deleted  ! failed" == legend.strip()
+
+
+@filled
+def test_a_row_is_one_line_of_eighty_columns_with_its_connection_and_the_start_of_its_error(
+    cli: CommandLine, history: JobHistory
+) -> None:
+    took = timedelta(minutes=55, seconds=57)
+    history.add_many(
+        [
+            SyncJob(
+                id=UUID(int=1),
+                source_connection_id=CODE,
+                status=JobStatus.CANCELLED,
+                created_at=NOON,
+                started_at=NOON,
+                completed_at=NOON + took,
+                duration_seconds=took.total_seconds(),
+                error="TimeoutError: it took too long",
+                entities_inserted=1_200_345,
+                entities_updated=987_654,
+                entities_deleted=12,
+                entities_failed=9,
+            )
+        ]
+    )
+
+    lines = OUR_STYLES.sub("", cli.on_terminal("list", columns=80)).splitlines()
+
+    [line] = [line for line in lines if "CANCELLED" in line]
+    assert re.fullmatch(
+        r" 00000000-0000  CANCELLED +\d+d  55m 57s  1\.2M  987k  12  9  ccccc\S*…  Timeo\S*… *", line
+    ), line
+    assert 80 >= max(map(len, lines))
+    assert 5 == len(re.findall(r"^ [0-9a-f]{8}-[0-9a-f]{4}  ", "\n".join(lines), re.MULTILINE))
+    wide = OUR_STYLES.sub("", cli.on_terminal("list"))
+    assert re.search(r" CANCELLED  2024-03-1\d \d\d:\d\d  55m 57s  1,200,345  987,654  12  9 ", wide)
 
 
 @filled
@@ -157,7 +193,8 @@ def test_the_start_of_an_id_must_be_of_one_connection_alone(cli: CommandLine, hi
     for last in (1, 2):
         history.register(UUID(int=last))
 
-    assert 3 == cli("list", "00000000").exit_code
+    several = f"several connections start with 00000000: {UUID(int=1)}, {UUID(int=2)}: give more characters"
+    assert (3, f"Error: {several}\n") == ((result := cli("list", "00000000")).exit_code, result.stderr)
     assert 0 == cli("list", str(UUID(int=1))).exit_code
 
 
@@ -323,9 +360,26 @@ def test_show_says_why_it_shows_no_job(cli: CommandLine, history: JobHistory) ->
                 "as `jobhistory list --json` has it"
             ),
         ),
-        ("00000000", f"several jobs start with 00000000, {UUID(int=2)} and {UUID(int=1)} among them: give more of it"),
+        ("00000000", f"several jobs start with 00000000: {UUID(int=2)}, {UUID(int=1)}: give more characters"),
+        ("0", f"several jobs start with 0: {UUID(int=2)}, {UUID(int=1)}: give more characters"),
     ]:
         assert (3, f"Error: {message}\n") == ((result := cli("show", text)).exit_code, result.stderr)
+
+
+def test_of_many_jobs_that_start_alike_three_are_named_and_none_is_taken(cli: CommandLine, history: JobHistory) -> None:
+    for last in range(1, 6):
+        history.enqueue(DOCS, job_id=UUID(int=last))
+    history.enqueue(DOCS, job_id=DONE)
+
+    for text in ("0000", "00000000-0000"):
+        assert (
+            f": {UUID(int=5)}, {UUID(int=4)}, {UUID(int=3)} and 2 more: give more characters\n"
+            in (result := cli("cancel", text)).stderr
+        )
+        assert 3 == result.exit_code
+    said = f"Error: 2222 is too short to name a job: give more characters, as in {DONE}\n"
+    assert (3, said) == ((result := cli("cancel", "2222")).exit_code, result.stderr)
+    assert 6 == len(history.active_jobs())
 
 
 def test_an_unknown_job_names_the_near_one(cli: CommandLine, history: JobHistory) -> None:

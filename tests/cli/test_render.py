@@ -14,7 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobhistory.cli.render import ago, json_text, local, show_connections, show_jobs, show_story, visible
+from jobhistory.cli.render import (
+    age,
+    ago,
+    few_digits,
+    json_text,
+    local,
+    show_connections,
+    show_jobs,
+    show_story,
+    visible,
+)
 from jobhistory.history import JobHistory
 from jobhistory.job import FIELDS, SyncJob
 from jobhistory.repository import SourceConnection
@@ -119,6 +129,33 @@ def test_a_duration_is_short(seconds: float) -> None:
 )
 def test_a_moment_is_relative_for_a_week_and_local_before_and_after(passed: timedelta, text: str) -> None:
     assert text == ago(NOW - passed, NOW)
+
+
+def test_an_age_is_never_below_nought_and_never_a_date() -> None:
+    passed = (timedelta(days=412, hours=3), timedelta(minutes=5, seconds=59), timedelta(0), -timedelta(days=1))
+    assert ["412d", "5m", "0s", "0s"] == [age(NOW - each, NOW) for each in passed]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"),
+        (9_999, "9999"),
+        (10_000, "10k"),
+        (999_999, "999k"),
+        (1_000_000, "1M"),
+        (1_299_999, "1.2M"),
+        (12_900_000, "12M"),
+        (2**63 - 1, "9.2E"),
+    ],
+)
+def test_a_count_in_few_digits_is_cut_never_rounded_up(count: int, text: str) -> None:
+    assert text == few_digits(count)
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_a_count_in_few_digits_fits_in_four(count: int) -> None:
+    assert 4 >= len(few_digits(count))
 
 
 @given(strategies.timestamps())

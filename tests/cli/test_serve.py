@@ -106,7 +106,7 @@ def test_metrics_are_served_where_they_are_asked_for_to_a_key_for_all(cli: Comma
             get(f"{url}/metrics", headers={"Authorization": f"Bearer {key}"}) for key in ("YOUR_API_KEY", "LIMITED")
         ]
 
-    assert [200, 401] == [answer.status_code for answer in answers]
+    assert [200, 403] == [answer.status_code for answer in answers]
     assert 'jobhistory_jobs_total{status="COMPLETED"} 0.0' in answers[0].text
 
 

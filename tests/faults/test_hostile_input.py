@@ -372,4 +372,4 @@ def test_a_command_that_lets_control_characters_through_would_be_noticed(
 ) -> None:
     monkeypatch.setattr(render, "visible", lambda given: given)
     with pytest.raises(AssertionError):
-        command_line_campaign(repository, random, 500)
+        command_line_campaign(repository, random, 10_000)  # ends at the first that does

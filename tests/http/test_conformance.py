@@ -32,7 +32,7 @@ expected-statuses = ["2xx", "401", "403", "404", "409", "422", "5xx"]
 def conforms(stage: Stage, history: JobHistory, folder: Path, *words: str) -> None:
     history.add_many(map(SyncJob.from_dict, (COMPLETED, FAILED)))
     app = create_app(history, TOKENS)
-    app.include_router(create_metrics_router(history, TOKENS.opens_all))
+    app.include_router(create_metrics_router(history, TOKENS.opens_all, is_key=TOKENS))
     app.state.feed.end()  # a stream ends when it has begun
     (folder / "schemathesis.toml").write_text(SETTINGS)
     with stage.serving(app):

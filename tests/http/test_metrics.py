@@ -23,7 +23,7 @@ ACCEPT = (
 
 def served(history: JobHistory, *, per_connection: bool = False) -> FastAPI:
     app = create_app(history, TOKENS)
-    app.include_router(create_metrics_router(history, TOKENS.opens_all, per_connection=per_connection))
+    app.include_router(create_metrics_router(history, TOKENS.opens_all, is_key=TOKENS, per_connection=per_connection))
     return app
 
 
@@ -61,9 +61,22 @@ def test_only_a_key_that_opens_all_connections_opens_the_metrics(stage: Stage, h
         other = client.get(JOBS, headers={"Authorization": f"Bearer {DOCS_KEY}"})
         by_header = client.get("/metrics", headers={"Authorization": "", "X-API-Key": KEY})
 
-    assert [401, 401, 401] == [answer.status_code for answer in answers]
-    assert (401, "The API key is not valid") == detail(answers[0])
+    assert [403, 401, 401] == [answer.status_code for answer in answers]
+    said = "The API key opens some connections, and metrics tell of all: use a key for all connections"
+    assert (403, said) == detail(answers[0])
+    assert 'Bearer realm="jobhistory", error="insufficient_scope"' == answers[0].headers["WWW-Authenticate"]
+    assert (401, "The API key is not valid") == detail(answers[1])
     assert [200, 200] == [other.status_code, by_header.status_code]
+
+
+def test_an_authorize_alone_tells_no_key_from_another(stage: Stage, history: JobHistory) -> None:
+    app = create_app(history, TOKENS)
+    app.include_router(create_metrics_router(history, TOKENS.opens_all))
+    with stage.serving(app) as client:
+        answers = [client.get("/metrics", headers={"Authorization": f"Bearer {key}"}) for key in (DOCS_KEY, "x", KEY)]
+
+    assert [401, 401, 200] == [answer.status_code for answer in answers]
+    assert [(401, "The API key is not valid")] * 2 == [detail(answer) for answer in answers[:2]]
 
 
 def test_there_are_no_metrics_unless_they_are_asked_for(stage: Stage, history: JobHistory) -> None:
