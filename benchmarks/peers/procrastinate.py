@@ -1,4 +1,8 @@
-"""Procrastinate's tasks and its job manager, which its workers call: a queue a queue."""
+"""Procrastinate's tasks and its job manager, which its workers call: a queue a queue.
+
+Its pool asks a connection whether it is alive each time it lends it, and each call is a transaction with a BEGIN and
+a COMMIT: four round trips where one would do.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ What is the same, each acknowledged when its transaction is on the disk, none wi
   once it has read it.
 - get: a waiting job by its id, as the record that the peer's users have. The library's has more in it.
 
-By default PgQueuer's workers start ten jobs at a time, and end as many; here it is asked for one at a time, as the
+By default, PgQueuer's workers start ten jobs at a time, and end as many; here it is asked for one at a time, as the
 others are.
 
 Left out, where there is nothing like the library's: a page of the newest jobs (Procrastinate's list_jobs has no limit,
