@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import pytest
 
+import jobhistory
 from benchmarks.bounds import ratio_within
 from benchmarks.cases import Case
 from benchmarks.data import jobs
 from benchmarks.peers.__main__ import ROUNDS
 from benchmarks.peers.child import CLASSES, Turns
 from benchmarks.peers.environments import PINS
-from benchmarks.peers.library import Library
+from benchmarks.peers.library import Library, LibraryQueue
 from benchmarks.peers.peer import TITLES, Durability
 from benchmarks.peers.process import PeerProcess
+from benchmarks.peers.queue_child import QUEUES, QueueTurns
+from benchmarks.peers.queues import NAMES, OPERATIONS, check_landed
 from benchmarks.peers.sqlite_utils import SQLiteUtils
 from jobhistory import SyncJob
+from tests.postgres import Database
 
 ROOT = Path(__file__).parent.parent
 
@@ -99,7 +107,49 @@ def test_a_peer_in_a_process_answers_in_turn_and_one_that_ended_is_an_error(tmp_
             peer.ask(operation="nothing like it", calls=1)
 
 
+@pytest.fixture
+def empty_database(postgres: Database) -> Iterator[str]:
+    name = f"queue_{uuid4().hex}"
+    postgres.connection.execute(f"CREATE DATABASE {name}".encode())
+    yield postgres.url.replace(postgres.name, name)
+    postgres.connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def test_a_queue_does_all_that_is_measured_and_others_see_it(empty_database: str, tmp_path: Path) -> None:
+    with PeerProcess("library", tmp_path, empty_database, child="benchmarks.peers.queue_child") as peer:
+        assert "on" == peer.ask(jobs=20, names=NAMES)["synchronous_commit"]
+        for operation in OPERATIONS:
+            assert peer.ask(operation=operation, calls=2)["seconds"] > 0
+        account = peer.ask(account=True)
+
+    # One call more than asked for is not timed; 50 jobs wait all the time.
+    assert {"waiting": 50 + 3 + 3_000, "running": 3, "finished": 20 + 3} == account
+    check_landed("library", empty_database, account)
+
+
+class Forgetful(LibraryQueue):
+    async def finish(self, job: SyncJob) -> None:
+        pass
+
+
+class Mistaken(LibraryQueue):
+    async def get(self, id: UUID) -> SyncJob:
+        return await super().get(max(self._waiting[NAMES[0]], key=lambda other: other != id))
+
+
+def test_a_queue_that_does_nothing_or_gives_other_jobs_is_noticed(empty_database: str) -> None:
+    with closing(jobhistory.open(empty_database)) as history, asyncio.Runner() as runner:
+        forgetful = QueueTurns(Forgetful(history), NAMES)
+        runner.run(forgetful.prepare(20))
+        runner.run(forgetful.take("finish", 2))
+
+        with pytest.raises(AssertionError, match=r"'finished': 23}, and has {.*'running': 3, 'finished': 20}"):
+            check_landed("library", empty_database, dict(forgetful.account))
+        with pytest.raises(AssertionError, match="Mistaken gives other jobs"):
+            runner.run(QueueTurns(Mistaken(history), NAMES).prepare(0))
+
+
 def test_every_peer_is_named_and_pinned_where_it_has_an_environment_of_its_own() -> None:
-    assert set(CLASSES) == set(TITLES)
-    assert set(PINS) < set(CLASSES)
+    assert set(CLASSES) | set(QUEUES) == set(TITLES)
+    assert set(PINS) < set(TITLES)
     assert [] == [pin for pins in PINS.values() for pin in pins if "==" not in pin]

@@ -60,6 +60,10 @@ class Figure:
     seconds: float
     ratio: float
 
+    def line(self) -> str:
+        """Its row of the table."""
+        return f"  {self.operation:13} {TITLES[self.peer]:15} {self.seconds * 1e6:12,.0f} us {self.ratio:9.2f}"
+
 
 def measure(each: Round, names: Sequence[str], cache: Path, seconds: float) -> Iterator[list[Figure]]:
     """The figures of each operation, the library's first."""
@@ -69,15 +73,18 @@ def measure(each: Round, names: Sequence[str], cache: Path, seconds: float) -> I
         with history.open("w") as lines:
             for job in jobs(each.jobs, each.connections):
                 print(json.dumps(job.to_dict(bookkeeping=True)), file=lines)
-        peers = [opened.enter_context(PeerProcess(name, folder, cache, each.durability)) for name in names]
+        for name in names:
+            (folder / name).mkdir()
+        peers = [opened.enter_context(PeerProcess(name, cache, folder / name, each.durability)) for name in names]
         for peer in peers:
             settings = peer.ask(jobs=str(history))
             print(f"  {TITLES[peer.name]:15} {', '.join(f'{name} {value}' for name, value in settings.items())}")
         for operation in each.operations:
-            yield _turns(operation, peers, seconds)
+            yield in_turns(operation, peers, seconds)
 
 
-def _turns(operation: str, peers: Sequence[PeerProcess], seconds: float) -> list[Figure]:
+def in_turns(operation: str, peers: Sequence[PeerProcess], seconds: float) -> list[Figure]:
+    """What each peer took for the operation, in turns for about so many seconds."""
     calls = {peer: _calls(peer, operation) for peer in peers}
     taken: dict[PeerProcess, list[float]] = {peer: [] for peer in peers}
     until = time.monotonic() + seconds
@@ -123,8 +130,7 @@ def main() -> None:
         print(f"{each.jobs:,} jobs of {each.connections:,} connections, {each.durability}")
         for figures in measure(each, names, options.folder, options.seconds):
             for figure in figures:
-                title, microseconds = TITLES[figure.peer], figure.seconds * 1e6
-                print(f"  {figure.operation:13} {title:15} {microseconds:12,.0f} us {figure.ratio:9.2f}", flush=True)
+                print(figure.line(), flush=True)
                 rows.append(
                     {"jobs": each.jobs, "connections": each.connections, "durability": each.durability}
                     | attrs.asdict(figure)

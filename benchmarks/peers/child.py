@@ -100,15 +100,24 @@ def answers(requests: Iterable[dict[str, Any]], peer: Peer) -> Iterator[dict[str
         yield {"seconds": turns.take(request["operation"], request["calls"])}
 
 
-def main() -> None:
-    """Answer until there are no more requests."""
-    name, folder, durability = sys.argv[1:]
+def serve(answering: Callable[[Iterator[dict[str, Any]]], Iterator[dict[str, object]]]) -> None:
+    """Answer what comes in until there are no more requests."""
     # What a peer prints goes elsewhere.
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    peer = getattr(import_module(f"benchmarks.peers.{name}"), CLASSES[name])(Path(folder), durability)
-    for answer in answers(map(json.loads, sys.stdin), peer):
+    for answer in answering(map(json.loads, sys.stdin)):
         print(json.dumps(answer), file=replies, flush=True)
+
+
+def named(name: str, classes: dict[str, str]) -> Any:  # noqa: ANN401  a peer's class
+    """The peer's class, in the module of its name."""
+    return getattr(import_module(f"benchmarks.peers.{name}"), classes[name])
+
+
+def main() -> None:
+    """Answer for the peer that is named."""
+    name, folder, durability = sys.argv[1:]
+    serve(lambda requests: answers(requests, named(name, CLASSES)(Path(folder), durability)))
 
 
 if __name__ == "__main__":

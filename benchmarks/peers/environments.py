@@ -13,6 +13,8 @@ PINS = {
     "dagster": ("dagster==1.13.29", "sqlalchemy==2.1.9", "alembic==1.20.1"),
     "mlflow": ("mlflow-skinny==3.17.2", "sqlalchemy==2.1.9", "alembic==1.20.1", "pandas==3.1.1"),
     "meltano": ("meltano==4.4.1", "sqlalchemy==2.0.58", "alembic==1.20.1"),
+    "pgqueuer": ("pgqueuer==1.6.0", "asyncpg==0.32.0"),
+    "procrastinate": ("procrastinate==3.10.0", "psycopg[binary]==3.3.9"),
 }
 """What is installed for the peers that clash with each other; the others come with `jobhistory[bench]`."""
 

@@ -13,6 +13,8 @@ TITLES = {
     "dagster": "Dagster",
     "mlflow": "MLflow",
     "meltano": "Meltano",
+    "pgqueuer": "PgQueuer",
+    "procrastinate": "Procrastinate",
 }
 """What each is called; the key is its module."""
 

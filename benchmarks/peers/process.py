@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import IO, Any, Self, cast
 
 from benchmarks.peers.environments import interpreter
-from benchmarks.peers.peer import Durability
 
 ROOT = Path(__file__).parents[2]
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "MLFLOW_LOGGING_LEVEL": "ERROR"}
@@ -22,16 +21,16 @@ class PeerProcess:
 
     Args:
         name: a peer's name.
-        folder: where it keeps its files, in a folder of its own.
         environments: where environments of their own are kept.
-        durability: of its writes.
+        arguments: the rest of what the child takes.
+        child: the module that runs there.
     """
 
-    def __init__(self, name: str, folder: Path, environments: Path, durability: Durability) -> None:
+    def __init__(
+        self, name: str, environments: Path, *arguments: str | Path, child: str = "benchmarks.peers.child"
+    ) -> None:
         self.name = name
-        own = folder / name
-        own.mkdir()
-        command = [interpreter(name, environments), "-m", "benchmarks.peers.child", name, str(own), durability]
+        command = [interpreter(name, environments), "-m", child, name, *map(str, arguments)]
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=os.environ | QUIET, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
