@@ -22,18 +22,19 @@ import pytest
 import jobhistory
 from jobhistory import JobHistory, JobRepository, StorageError, SyncJob, storage
 from jobhistory.storage.memory import InMemoryJobRepository
+from jobhistory.storage.postgres import PostgresJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.testing.rules.base import CONNECTION, job, jobs
 from tests.faults.campaign import sizes
 from tests.faults.state import state_in, state_of
+from tests.postgres import Database
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 if TYPE_CHECKING:
     from _typeshed import TraceFunction
 
-STORAGE = str(Path(storage.__file__).parent / "sqlite")
-"""What the names of its files begin with."""
+STORAGE = str(Path(storage.__file__).parent)
 THREADS = 4
 JOBS = 5
 
@@ -210,17 +211,13 @@ ACTS: dict[str, Callable[[JobRepository, SyncJob], object]] = {
 }
 
 
-@pytest.mark.parametrize("act", ACTS)
-@sizes(4, 1)
-def test_a_signal_handler_that_forks_at_any_line_of_the_storage_loses_nothing(path: Path, act: str, size: int) -> None:
-    """At each line, or each of so many, that a thread's first call runs, from its connection's opening on."""
+def forked_at_lines(opened: Callable[[], AbstractContextManager[JobRepository]], act: str, step: int) -> set[object]:
+    """The jobs added by parents and children, who were forked at each line, or each of so many, that a call runs."""
     added: set[object] = set()
-    for number in count(0, size):
+    for number in count(0, step):
         lines = Lines(number)
         mine, childs = jobs(2 * number, 2 * number + 1)
-        with closing(SQLiteJobRepository(path)) as repository:
-            with repository._db.quiet():  # closes this thread's connection
-                pass
+        with opened() as repository:
             with forking(lines) as children:
                 insist(partial(ACTS[act], repository, mine))
                 if children == [0]:
@@ -232,8 +229,36 @@ def test_a_signal_handler_that_forks_at_any_line_of_the_storage_loses_nothing(pa
             break
         added.add(childs.id)
     print(f"{lines.run} lines")
+    return added
 
-    assert added == stored(path)
+
+@pytest.mark.parametrize("act", ACTS)
+@sizes(4, 1)
+def test_a_signal_handler_that_forks_at_any_line_of_the_storage_loses_nothing(path: Path, act: str, size: int) -> None:
+    @contextmanager
+    def opened() -> Iterator[JobRepository]:
+        with closing(SQLiteJobRepository(path)) as repository:
+            with repository._db.quiet():  # the call opens a connection, too
+                pass
+            yield repository
+
+    assert forked_at_lines(opened, act, size) == stored(path)
+
+
+@pytest.mark.parametrize("act", ACTS)
+@sizes(30, 1)
+def test_a_signal_handler_that_forks_at_any_line_of_postgres_loses_nothing(
+    postgres: Database, act: str, size: int
+) -> None:
+    with closing(postgres.empty()) as later:
+        later.register(CONNECTION)
+
+        def opened() -> closing[PostgresJobRepository]:
+            # A child that was about to wait for its parent's pool does so for as long.
+            return closing(PostgresJobRepository(postgres.url, schema=later._db.schema, timeout=2))
+
+        added = forked_at_lines(opened, act, size)
+        assert added == {change.job.id for change in later.changes()}
 
 
 def load_and_write(packed: bytes, storm: int, writer: int) -> None:
