@@ -6,7 +6,7 @@ of both in listing order, which mends what it finds and also removes what was de
 
 **Resuming.** Each part compares before it writes, so a move that was killed at any moment is begun again, and goes
 on at the speed of reading. Only which jobs came from SOURCE cannot be seen in a history: their ids stand in a
-Ledger, a file that outlives the process. What is in DEST alone and not in it is DEST's own, and stays.
+Ledger (jobhistory.ledger). What is in DEST alone and not in it is DEST's own, and stays.
 
 **Jobs stay as they are**: every field, version and outcome; nothing is redacted again. A job that DEST has already
 is brought on by the steps in between, each one of which every backend allows (jobhistory.successor).
@@ -21,11 +21,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
-from typing import BinaryIO
 from uuid import UUID
 
 import attrs
@@ -40,6 +38,7 @@ from jobhistory.errors import (
 )
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
+from jobhistory.ledger import Ledger
 from jobhistory.repository import MAX_LIMIT, Change, JobRepository, Position, SourceConnection
 from jobhistory.status import JobStatus
 from jobhistory.successor import steps, successor
@@ -51,33 +50,6 @@ _LOOK_EVERY = 10.0
 _ROUNDS = 10
 """How often both are compared, where something was still to be mended each time."""
 _WITH_WORKER = frozenset({JobStatus.RUNNING, JobStatus.CANCELLING})
-
-
-class Ledger:
-    """The ids of what was brought from SOURCE, 16 bytes each.
-
-    Args:
-        file: read and appended to; what it holds is from the same move, which was interrupted.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        file.seek(file.truncate(file.seek(0, os.SEEK_END) // 16 * 16))
-
-    def note(self, ids: Iterable[UUID]) -> None:
-        """Write the ids down, before what they stand for is written to DEST."""
-        self._file.write(b"".join(id.bytes for id in ids))
-        self._file.flush()
-
-    def among(self, ids: Iterable[UUID]) -> set[UUID]:
-        """Those of the ids that were written down."""
-        asked = {id.bytes: id for id in ids}
-        found = set()
-        self._file.seek(0)
-        while asked and (read := self._file.read(16 * 2**16)):
-            found |= asked.keys() & {read[at : at + 16] for at in range(0, len(read), 16)}
-        self._file.seek(0, os.SEEK_END)
-        return {asked[each] for each in found}
 
 
 @attrs.define

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 import jobhistory
 from jobhistory import JobHistory, JobRepository, JobStatus, SyncJob, refusal
 from jobhistory.cli.transfer import exported
-from jobhistory.moving import Comparison, Ledger, Move
+from jobhistory.ledger import Ledger
+from jobhistory.moving import Comparison, Move
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.successor import steps, successor
@@ -579,6 +580,21 @@ def test_a_ledger_that_was_cut_short_is_read_up_to_there() -> None:
     again.note(ids[3:4])
     assert set(ids[:4]) == again.among(ids)
     assert set() == again.among([])
+
+
+def test_a_file_that_is_no_ledger_is_left_as_it_is() -> None:
+    for held in (b"SQLite format 3\0 and so on", b"note"):
+        file = io.BytesIO(held)
+        with pytest.raises(jobhistory.StorageError, match="is no ledger of a copy: give another file"):
+            Ledger(file)
+        assert held == file.getvalue()
+
+
+@pytest.mark.parametrize("torn", [b"", b"jobhi", b"jobhistory copy\n", b"jobhistory copy\nof an i"])
+def test_a_ledger_whose_first_write_was_torn_is_a_ledger(torn: bytes) -> None:
+    file = io.BytesIO(torn)
+    Ledger(file).note([UUID(int=7)])
+    assert [UUID(int=7)] == list(Ledger(file))
 
 
 def test_a_source_that_never_rests_is_told_of(

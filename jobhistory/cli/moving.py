@@ -19,7 +19,8 @@ from jobhistory.cli.render import label, many, visible
 from jobhistory.cli.transfer import REFUSED
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
-from jobhistory.moving import Comparison, Ledger, Move
+from jobhistory.ledger import Ledger
+from jobhistory.moving import Comparison, Move
 
 _NAMED = 20
 """How many jobs that differ are named."""

@@ -13,6 +13,7 @@ import jobhistory
 from jobhistory.cli.moving import _asked_to_end
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
+from jobhistory.ledger import Ledger
 from jobhistory.status import JobStatus
 from jobhistory.testing.rules.base import CONNECTION, OTHER, job, jobs
 from tests.cli.command_line import CommandLine
@@ -68,6 +69,19 @@ def test_copy_refuses_what_it_could_not_do_rightly(cli: CommandLine, history: Jo
     assert not Path(f"{dest}.new").exists()
 
 
+def test_copy_takes_no_other_file_for_its_ledger(
+    cli: CommandLine, history: JobHistory, dest: str, tmp_path: Path
+) -> None:
+    history.register(CONNECTION)
+    other = tmp_path / "notes.txt"
+    other.write_text("mine")
+    for file in (str(other), cli.url):
+        before = Path(file).read_bytes()
+        result = cli("copy", cli.url, dest, "--ledger", file)
+        assert (1, True) == (result.exit_code, "is no ledger of a copy" in result.stderr)
+        assert before == Path(file).read_bytes()
+
+
 def test_copy_tells_of_what_differs_and_ends_with_code_4(
     cli: CommandLine, history: JobHistory, dest: str, tmp_path: Path
 ) -> None:
@@ -114,7 +128,8 @@ def test_copy_follows_until_ctrl_c_and_then_brings_over_what_came_last(
         assert process.stdout is not None
         assert process.stderr is not None
         assert "keeping up: let the workers switch" in process.stderr.readline()
-        assert 16 * 3 == ledger.stat().st_size, "two jobs, and their connection"
+        with ledger.open("r+b") as file:
+            assert {CONNECTION, job(1).id, job(2).id} == set(Ledger(file))
         history.repository.add(job(3))
         history.cancel(job(1).id)
         history.repository.delete_many([job(2).id])
