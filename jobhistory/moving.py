@@ -23,7 +23,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, filterfalse
 from uuid import UUID
 
 import attrs
@@ -35,6 +35,7 @@ from jobhistory.errors import (
     JobNotFoundError,
     NameTakenError,
     SourceConnectionNotFoundError,
+    StorageError,
 )
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
@@ -120,8 +121,10 @@ class Move:
     def copy(self, *, told: Callable[[int], object] = bool) -> None:
         """Copy all that is in SOURCE; what is in DEST already is brought on.
 
-        `told` is called with how many more of SOURCE's jobs were looked at.
+        `told` is called with how many more of SOURCE's jobs were looked at. Raises StorageError, and changes
+        nothing, where the ledger is of a move whose SOURCE was another history.
         """
+        self._require_same_source()
         self._token = self._history.latest_change()
         for connection in self._bring_connections():
             self._compare(connection, told, note=True)
@@ -152,6 +155,27 @@ class Move:
             if not touched and not self._source.changes(self._token, limit=1):
                 break
         return [compared[each.id] for each in self._bring_connections() if each.id in compared]
+
+    def _require_same_source(self) -> None:
+        """Refuse a SOURCE that has none of the jobs in the ledger: all of them would be taken for deleted."""
+        connections = {each.id for each in chain(self._source.connections(), self._dest.connections())}
+        copied = None
+        for copied in filterfalse(connections.__contains__, self._ledger):
+            if self._has(copied):
+                return
+        if copied is not None:
+            reason = (
+                "is of jobs that are not in SOURCE, which is another history now: give another ledger, or remove it"
+            )
+            raise StorageError(self._ledger.where, reason)
+
+    def _has(self, id: UUID) -> bool:
+        """Whether SOURCE has this job."""
+        try:
+            self._source.get(id)
+        except JobNotFoundError:
+            return False
+        return True
 
     def _bring_connections(self) -> list[SourceConnection]:
         """Make SOURCE's connections known in DEST, by the names that they have, or have got since."""
@@ -320,18 +344,22 @@ class Move:
         return touched
 
     def _is_gone(self, id: UUID) -> bool:
-        """Whether SOURCE has the job no more; what is left unfinished by that is ended in DEST, to be deleted."""
-        try:
-            self._source.get(id)
-        except JobNotFoundError:
-            if stored := self._open.pop(id, None):
-                at = self._history.clock()
-                waits = stored.status is JobStatus.PENDING
-                ended = stored.cancel(at=at, reason=_GONE) if waits else stored.lost(at=at, error=_GONE)
-                with suppress(ConflictError, JobNotFoundError):
-                    self._dest.replace(ended)
-            return True
-        return False
+        """Whether SOURCE has the job no more; what is left unfinished by that is ended in DEST, to be deleted.
+
+        Not where someone in DEST has taken it, or ended it.
+        """
+        if self._has(id):
+            return False
+        if stored := self._open.get(id):
+            at = self._history.clock()
+            waits = stored.status is JobStatus.PENDING
+            try:
+                self._dest.replace(stored.cancel(at=at, reason=_GONE) if waits else stored.lost(at=at, error=_GONE))
+            except ConflictError:
+                return False
+            except JobNotFoundError:
+                pass  # gone there too
+        return True
 
 
 _GONE = "finished, and deleted, where it was copied from"

@@ -401,6 +401,20 @@ def test_but_not_where_a_worker_has_taken_it_there(source: JobHistory, dest: Job
     assert ({CONNECTION: [taken]}, {taken.id}) == (contents(dest), result.own)
 
 
+def test_nor_where_it_was_ended_there(source: JobHistory, dest: JobHistory) -> None:
+    waiting, cancelled, other = (source.enqueue(CONNECTION) for _ in range(3))
+    following_it = Following(source, dest)
+    done = dest.complete(dest.start(waiting.id, worker="there").id)
+    source.cancel(waiting.id)
+    dest.cancel(cancelled.id)
+    dest.repository.delete_many([cancelled.id])
+    for each in (waiting, cancelled, other):
+        source.cancel(each.id)
+        source.repository.delete_many([each.id])
+    [result] = following_it.move.finish()
+    assert ({CONNECTION: [done]}, {done.id}) == (contents(dest), result.own)
+
+
 def test_a_job_of_a_connection_that_was_forgotten_since_is_left_out(
     source: JobHistory, dest: JobHistory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -562,13 +576,37 @@ def test_what_is_written_while_both_are_compared_is_brought_over(
     assert {CONNECTION: [job(1)]} == contents(dest)
 
 
-def test_another_history_in_the_place_of_source_removes_nothing(source: JobHistory, dest: JobHistory) -> None:
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_another_history_in_the_place_of_source_is_refused_and_nothing_removed(
+    source: JobHistory, dest: JobHistory, *, has_begun: bool
+) -> None:
     fill(source)
     kept = ledger()
     Following(source, dest, kept)
     before = contents(dest)
-    assert [] == Following(JobHistory(InMemoryJobRepository()), dest, kept).move.finish()
-    assert before == contents(dest)
+    other = JobHistory(InMemoryJobRepository())
+    if has_begun:
+        other.enqueue(CONNECTION)
+    for _ in range(2):
+        with pytest.raises(jobhistory.StorageError, match="jobs that are not in SOURCE, which is another history now"):
+            Move(other, dest, kept).copy()
+        assert before == contents(dest)
+
+
+def test_a_move_that_was_interrupted_before_the_first_job_is_begun_again(source: JobHistory, dest: JobHistory) -> None:
+    source.register(CONNECTION)
+    kept = ledger()
+    Following(source, dest, kept)
+    assert [True] == [result.is_equal for result in Following(source, dest, kept).move.finish()]
+
+
+def test_a_source_whose_connections_are_all_forgotten_removes_nothing(source: JobHistory, dest: JobHistory) -> None:
+    source.register(CONNECTION)
+    source.repository.add(done := job(1, JobStatus.COMPLETED))
+    following_it = Following(source, dest)
+    source.forget(CONNECTION)
+    assert [] == following_it.move.finish()
+    assert {CONNECTION: [done]} == contents(dest)
 
 
 def test_a_ledger_that_was_cut_short_is_read_up_to_there() -> None:
