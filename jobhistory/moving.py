@@ -73,7 +73,9 @@ class Comparison:
     apart: list[tuple[SyncJob, SyncJob]] = attrs.field(factory=list)
     """Those that differ, as SOURCE has them and as DEST has them, because they were written in both."""
     mended: int = 0
-    """How many had to be written to DEST at the last look: if any, SOURCE is still written to."""
+    """How many had to be written to DEST at the last look."""
+    is_settled: bool = True
+    """Whether nothing more was written to SOURCE at the last look."""
     _digests: tuple[hashlib._Hash, hashlib._Hash] = attrs.field(factory=lambda: (hashlib.sha256(), hashlib.sha256()))
 
     def digest(self, here: SyncJob, there: SyncJob) -> None:
@@ -91,7 +93,7 @@ class Comparison:
     def is_equal(self) -> bool:
         """Whether all is in DEST as it is in SOURCE, what went on or apart there excepted."""
         here, there = self.digests
-        return here == there and not self.mended
+        return here == there and self.is_settled
 
 
 class Move:
@@ -152,8 +154,11 @@ class Move:
                     compared[connection.id] = result = self._compare(connection, told)
                     self._flush(result)
             touched = {id for id in touched & compared.keys() if compared[id].mended} | self._remove(compared)
-            if not touched and not self._source.changes(self._token, limit=1):
+            touched |= {change.job.source_connection_id for change in self._source.changes(self._token)}
+            if not touched:
                 break
+        for id in touched & compared.keys():
+            compared[id].is_settled = False
         return [compared[each.id] for each in self._bring_connections() if each.id in compared]
 
     def _require_same_source(self) -> None:

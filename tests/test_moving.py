@@ -651,6 +651,25 @@ def test_a_source_that_never_rests_is_told_of(
     assert (False, 1) == (result.is_equal, result.running)
 
 
+def test_so_is_one_that_writes_after_each_look(
+    source: JobHistory, dest: JobHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.repository.register(OTHER)
+    running = source.start(source.enqueue(CONNECTION).id)
+    following_it = Following(source, dest)
+    list_jobs, inserted = source.repository.list_jobs, count()
+
+    def restless(*args: Any, **options: Any) -> list[SyncJob]:  # noqa: ANN401  as it is
+        page = list_jobs(*args, **options)
+        source.report(running.id, inserted=next(inserted))
+        return page
+
+    monkeypatch.setattr(source.repository, "list_jobs", restless)
+    results = {result.connection.id: result for result in following_it.move.finish()}
+    assert source.get(running.id) != dest.get(running.id)
+    assert (False, True) == (results[CONNECTION].is_equal, results[OTHER].is_equal)
+
+
 # ---- Writers at work throughout
 
 
