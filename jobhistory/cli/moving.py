@@ -50,7 +50,7 @@ def copy(*, source: str, destination: str, follow: bool, ledger: Path | None) ->
     DEST: a job that both took is DEST's, and is named here.
     """
     here, there = _database(source), _database(destination)
-    if _place(here) == _place(there):
+    if _place(here) == _place(there) or _are_one_file(here.file, there.file):
         message = "SOURCE and DEST are the same"
         raise BadInputError(message)
     with here.read() as old, there.write() as new, _opened(ledger or _ledger(here, there)) as file:
@@ -58,8 +58,8 @@ def copy(*, source: str, destination: str, follow: bool, ledger: Path | None) ->
         with _progress("Copying", old) as told:
             move.copy(told=told)
         if follow:
-            _say("Copied, and keeping up: let the workers switch to DEST, then press Ctrl-C once.")
             with _asked_to_end() as ended:
+                _say("Copied, and keeping up: let the workers switch to DEST, then press Ctrl-C once.")
                 move.keep_up(ended)
         with _progress("Comparing", old) as told:
             results = move.finish(told=told)
@@ -77,6 +77,11 @@ def _database(url: str) -> Database:
 
 def _place(database: Database) -> str:
     return str(database.file.resolve()) if database.file else database.url
+
+
+def _are_one_file(one: Path | None, other: Path | None) -> bool:
+    """Whether two names are links to one file, which would get a log under each of them."""
+    return one is not None and other is not None and one.exists() and other.exists() and one.samefile(other)
 
 
 def _ledger(here: Database, there: Database) -> Path:

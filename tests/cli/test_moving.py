@@ -59,8 +59,10 @@ def test_copy_draws_a_bar_on_a_terminal(cli: CommandLine, history: JobHistory, d
 
 def test_copy_refuses_what_it_could_not_do_rightly(cli: CommandLine, history: JobHistory, dest: str) -> None:
     history.register(CONNECTION)
+    Path(f"{dest}.link").hardlink_to(cli.url)
     for words, said in (
         ((cli.url, f"sqlite:///{cli.url}"), "the same"),
+        ((cli.url, f"{dest}.link"), "the same"),
         ((cli.url, "postgresql://there/db?read_url=x"), "leave read_url out"),
     ):
         result = cli("copy", *words)
@@ -138,6 +140,20 @@ def test_copy_follows_until_ctrl_c_and_then_brings_over_what_came_last(
     assert 0 == process.returncode
     assert history.list_jobs(CONNECTION) == contents(dest)
     assert not ledger.exists()
+
+
+def test_whoever_is_told_that_it_keeps_up_may_end_it_at_once(
+    cli: CommandLine, history: JobHistory, dest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history.register(CONNECTION)
+
+    def say(text: str) -> None:
+        assert "keeping up" in text
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("jobhistory.cli.moving._say", say)
+    result = cli("copy", cli.url, dest, "--follow")
+    assert (0, "0 jobs of 1 connection") == (result.exit_code, result.stdout.splitlines()[-1])
 
 
 def test_one_signal_asks_to_end_and_the_second_is_as_it_was() -> None:
