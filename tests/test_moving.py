@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 import jobhistory
 from jobhistory import JobHistory, JobRepository, JobStatus, SyncJob, refusal
 from jobhistory.cli.transfer import exported
+from jobhistory.comparison import Comparison
 from jobhistory.ledger import Ledger
-from jobhistory.moving import Comparison, Move
+from jobhistory.moving import Move
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.successor import steps, successor

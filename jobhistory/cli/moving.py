@@ -17,10 +17,11 @@ import click
 from jobhistory.cli.database import BadInputError, Database, data_folder
 from jobhistory.cli.render import label, many, visible
 from jobhistory.cli.transfer import REFUSED
+from jobhistory.comparison import Comparison
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
 from jobhistory.ledger import Ledger
-from jobhistory.moving import Comparison, Move
+from jobhistory.moving import Move
 
 _NAMED = 20
 """How many jobs that differ are named."""

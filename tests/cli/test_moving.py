@@ -114,7 +114,7 @@ def test_a_source_that_never_rests_ends_with_code_4(
     cli: CommandLine, history: JobHistory, dest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history.register(CONNECTION)
-    monkeypatch.setattr("jobhistory.moving.Comparison.is_equal", False)
+    monkeypatch.setattr("jobhistory.comparison.Comparison.is_equal", False)
     result = cli("copy", cli.url, dest)
     assert (4, f"{CONNECTION} differs: SOURCE is still written to; copy again\n") == (result.exit_code, result.stderr)
 
