@@ -141,7 +141,7 @@ class Move:
         """Make SOURCE's connections known in DEST, by the names that they have, or have got since."""
         here = {connection.id: connection for connection in self._source.connections()}
         there = {connection.id for connection in self._dest.connections()}
-        self._ledger.note(here.keys() - there)
+        self._ledger.note(here.keys() - self._names.keys())
         known = there - self.nameless.keys()
         left = [each for each in here.values() if each.id not in known or self._names.get(each.id, "") != each.name]
         while left:

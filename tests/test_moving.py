@@ -353,6 +353,17 @@ def test_a_connection_that_was_forgotten_is_forgotten_and_its_name_is_free(
     assert {} == following_it.move.nameless
 
 
+def test_so_is_one_that_dest_knew_before(source: JobHistory, dest: JobHistory) -> None:
+    for history in (source, dest):
+        history.register(CONNECTION)
+        history.register(OTHER)
+    source.repository.add(job(1, JobStatus.COMPLETED))
+    following_it = Following(source, dest)
+    source.forget(CONNECTION)
+    following_it.move.finish()
+    assert contents(source) == contents(dest)
+
+
 def test_a_forgotten_connection_that_is_written_to_in_dest_stays(source: JobHistory, dest: JobHistory) -> None:
     for id in (CONNECTION, OTHER):
         source.repository.register(id)

@@ -66,7 +66,8 @@ def copy(*, source: str, destination: str, follow: bool, ledger: Path | None) ->
             results = move.finish(told=told)
     if _told_of(results, move):
         raise click.exceptions.Exit(REFUSED)
-    Path(file.name).unlink(missing_ok=True)
+    if not any(result.running for result in results):
+        Path(file.name).unlink(missing_ok=True)
 
 
 def _database(url: str) -> Database:

@@ -110,6 +110,21 @@ def test_copy_tells_of_what_differs_and_ends_with_code_4(
     assert 1 == len(ledgers(tmp_path))
 
 
+def test_a_ledger_is_kept_for_what_still_runs_in_source(
+    cli: CommandLine, history: JobHistory, dest: str, tmp_path: Path
+) -> None:
+    done, running = (history.start(history.enqueue(CONNECTION).id) for _ in range(2))
+    history.complete(done.id)
+    result = cli("copy", cli.url, dest)
+    assert (0, True) == (result.exit_code, "1 job left running in SOURCE" in result.stderr)
+    assert 1 == len(ledgers(tmp_path))
+    history.repository.delete_many([done.id])
+    last = history.complete(running.id)
+    assert 0 == cli("copy", cli.url, dest).exit_code
+    assert [last] == contents(dest)
+    assert [] == ledgers(tmp_path)
+
+
 def test_a_source_that_never_rests_ends_with_code_4(
     cli: CommandLine, history: JobHistory, dest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
