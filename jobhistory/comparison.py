@@ -30,8 +30,8 @@ class Comparison:
     """How many of them are in the hands of a worker who, it seems, has not switched yet."""
     gone_on: int = 0
     """How many went on in DEST."""
-    own: set[UUID] = attrs.field(factory=set)
-    """Those that DEST alone has."""
+    own: dict[UUID, bytes] = attrs.field(factory=dict)
+    """Those that DEST alone has, each with its entry in a Ledger if it was brought there as it stands."""
     apart: list[tuple[SyncJob, SyncJob]] = attrs.field(factory=list)
     """Those that differ, as SOURCE has them and as DEST has them, because they were written in both."""
     mended: int = 0

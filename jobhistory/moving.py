@@ -5,8 +5,8 @@ over what is written, by `changes` (`keep_up`), until the writers have switched 
 of both in listing order, which mends what it finds and also removes what was deleted in SOURCE meanwhile (`finish`).
 
 **Resuming.** Each part compares before it writes, so a move that was killed at any moment is begun again, and goes
-on at the speed of reading. Only which jobs came from SOURCE cannot be seen in a history: their ids stand in a
-Ledger (jobhistory.ledger). What is in DEST alone and not in it is DEST's own, and stays.
+on at the speed of reading. Only what came from SOURCE cannot be seen in a history: that stands in a Ledger
+(jobhistory.ledger). What is in DEST alone and not in it, or went on since, is DEST's own, and stays.
 
 **Jobs stay as they are**: every field, version and outcome; nothing is redacted again. A job that DEST has already
 is brought on by the steps in between, each one of which every backend allows (jobhistory.successor).
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import chain, filterfalse
+from itertools import chain
 from uuid import UUID
 
 import attrs
@@ -37,7 +37,7 @@ from jobhistory.errors import (
 )
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
-from jobhistory.ledger import Ledger
+from jobhistory.ledger import Ledger, entry
 from jobhistory.repository import MAX_LIMIT, Change, Position, SourceConnection
 from jobhistory.status import JobStatus
 from jobhistory.successor import steps, successor
@@ -118,9 +118,8 @@ class Move:
 
     def _require_same_source(self) -> None:
         """Refuse a SOURCE that has none of the jobs in the ledger: all of them would be taken for deleted."""
-        connections = {each.id for each in chain(self._source.connections(), self._dest.connections())}
         copied = None
-        for copied in filterfalse(connections.__contains__, self._ledger):
+        for copied in self._ledger.jobs():
             if self._has(copied):
                 return
         if copied is not None:
@@ -169,8 +168,8 @@ class Move:
         """
         here = self._bring_connections()
         there = {connection.id: connection for connection in self._dest.connections()}
-        forgotten = self._ledger.among(there.keys() - {connection.id for connection in here}) if here else ()
-        return here + [there[id] for id in forgotten]
+        gone = {entry(id): id for id in there.keys() - {connection.id for connection in here}}
+        return here + [there[gone[each]] for each in (self._ledger.among(gone) if here else ())]
 
     def _compare(
         self, connection: SourceConnection, told: Callable[[int], object], *, note: bool = False
@@ -179,9 +178,8 @@ class Move:
         result = Comparison(connection)
 
         def alone(there: SyncJob) -> None:
-            result.own.add(there.id)
-            if there.status is JobStatus.PENDING:
-                self._remember(there)  # nobody has taken it
+            result.own[there.id] = entry(there)
+            self._remember(there)
 
         ours = jobs_of(self._source, connection.id, told)
         for here, there in pairs(ours, jobs_of(self._dest, connection.id), alone):
@@ -192,10 +190,10 @@ class Move:
                 if len(self._new) == MAX_LIMIT:
                     self._flush(result)
                 continue
-            if note:
-                self._ledger.note([here.id])
             self._remember(there)
             if here == there:
+                if note:
+                    self._ledger.note([there])
                 result.digest(here, there)
             elif self._bring(there, here):
                 result.mended += 1
@@ -242,7 +240,7 @@ class Move:
         new, self._new = self._new, []
         if not new:
             return
-        self._ledger.note(job.id for job in new)
+        self._ledger.note(new)
         apart = []
         try:
             self._dest.add_many(new)
@@ -271,11 +269,13 @@ class Move:
         while target := successor(stored, found):
             try:
                 for step in steps(stored, target):
+                    self._ledger.note([step])
                     self._dest.replace(step)
                     stored, written = step, True
             except ConflictError as conflict:
                 stored = conflict.stored  # someone who has switched wrote to it
             except JobNotFoundError:
+                self._ledger.note([found])
                 self._dest.add(found)
                 stored, written = found, True
         self._remember(stored)
@@ -289,10 +289,10 @@ class Move:
 
     def _remove(self, compared: dict[UUID, Comparison]) -> set[UUID]:
         """Delete from DEST what came from SOURCE and was deleted there; gives the connections it was taken from."""
-        ours = self._ledger.among(chain.from_iterable(result.own for result in compared.values()))
+        ours = self._ledger.among(chain.from_iterable(result.own.values() for result in compared.values()))
         touched = set()
         for id, result in compared.items():
-            gone = [each for each in result.own & ours if self._is_gone(each)]
+            gone = [each for each, stood in result.own.items() if stood in ours and self._is_gone(each)]
             for first in range(0, len(gone), MAX_LIMIT):
                 if self._dest.delete_many(gone[first : first + MAX_LIMIT]):
                     touched.add(id)
@@ -304,21 +304,18 @@ class Move:
         return touched
 
     def _is_gone(self, id: UUID) -> bool:
-        """Whether SOURCE has the job no more; what is left unfinished by that is ended in DEST, to be deleted.
-
-        Not where someone in DEST has taken it, or ended it.
-        """
+        """Whether SOURCE has the job no more; what is left unfinished by that is ended in DEST, to be deleted."""
         if self._has(id):
             return False
         if stored := self._open.get(id):
             at = self._history.clock()
             waits = stored.status is JobStatus.PENDING
-            try:
-                self._dest.replace(stored.cancel(at=at, reason=_GONE) if waits else stored.lost(at=at, error=_GONE))
-            except ConflictError:
-                return False
-            except JobNotFoundError:
-                pass  # gone there too
+            ended = stored.cancel(at=at, reason=_GONE) if waits else stored.lost(at=at, error=_GONE)
+            self._ledger.note([ended])
+            with suppress(ConflictError, JobNotFoundError):
+                self._dest.replace(ended)
+                return True
+            return False
         return True
 
 

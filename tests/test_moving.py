@@ -23,7 +23,7 @@ import jobhistory
 from jobhistory import JobHistory, JobRepository, JobStatus, SyncJob, refusal
 from jobhistory.cli.transfer import exported
 from jobhistory.comparison import Comparison
-from jobhistory.ledger import Ledger
+from jobhistory.ledger import Ledger, entry
 from jobhistory.moving import Move
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
@@ -200,7 +200,7 @@ def test_all_is_there_as_it_was_in_the_same_order(make: Callable[[str], JobHisto
         _, *lines = exported(source, [result.connection])
         digest = hashlib.sha256("".join(lines).encode()).hexdigest()
         assert (digest, digest) == result.digests
-        assert (True, 0, set(), []) == (result.is_equal, result.gone_on, result.own, result.apart)
+        assert (True, 0, {}, []) == (result.is_equal, result.gone_on, result.own, result.apart)
 
 
 @settings(max_examples=10)
@@ -333,7 +333,7 @@ def test_what_was_deleted_meanwhile_is_removed_and_what_dest_got_itself_stays(
 
     left = [job(number, JobStatus.COMPLETED) for number in range(1499, 1449, -1)]
     assert {CONNECTION: [switched, *left], OTHER: [own]} == contents(dest)
-    assert {switched.id} == result.own
+    assert {switched.id} == result.own.keys()
     assert (50, True) == (result.jobs, result.is_equal)
 
 
@@ -410,7 +410,7 @@ def test_but_not_where_a_worker_has_taken_it_there(source: JobHistory, dest: Job
     source.cancel(waiting.id)
     source.repository.delete_many([waiting.id])
     [result] = following_it.move.finish()
-    assert ({CONNECTION: [taken]}, {taken.id}) == (contents(dest), result.own)
+    assert ({CONNECTION: [taken]}, {taken.id}) == (contents(dest), set(result.own))
 
 
 def test_nor_where_it_was_ended_there(source: JobHistory, dest: JobHistory) -> None:
@@ -424,7 +424,23 @@ def test_nor_where_it_was_ended_there(source: JobHistory, dest: JobHistory) -> N
         source.cancel(each.id)
         source.repository.delete_many([each.id])
     [result] = following_it.move.finish()
-    assert ({CONNECTION: [done]}, {done.id}) == (contents(dest), result.own)
+    assert ({CONNECTION: [done]}, {done.id}) == (contents(dest), set(result.own))
+
+
+def test_so_it_is_where_the_move_was_interrupted_before(source: JobHistory, dest: JobHistory) -> None:
+    waiting, running, taken, ended = (source.enqueue(CONNECTION) for _ in range(4))
+    last = source.enqueue(OTHER)
+    source.start(running.id, worker="here")
+    kept = ledger()
+    Following(source, dest, kept)
+    theirs = [dest.start(taken.id, worker="there"), dest.complete(dest.start(ended.id, worker="there").id)]
+    for each in (waiting, taken, ended):
+        source.cancel(each.id)
+    source.complete(running.id)
+    source.repository.delete_many(each.id for each in (waiting, running, taken, ended))
+    results = {result.connection.id: result for result in Following(source, dest, kept).move.finish()}
+    assert {CONNECTION: theirs[::-1], OTHER: [last]} == contents(dest)
+    assert {each.id for each in theirs} == set(results[CONNECTION].own)
 
 
 def test_a_job_of_a_connection_that_was_forgotten_since_is_left_out(
@@ -482,7 +498,7 @@ def test_an_id_that_is_another_jobs_in_dest_is_told_of_and_the_rest_arrives(
     [result] = move(source, dest)
     assert [(job(1), other)] == result.apart
     assert {CONNECTION: [other, *jobs(3, 2)]} == contents(dest)
-    assert (3, {other.id}, True) == (result.jobs, result.own, result.is_equal)
+    assert (3, {other.id}, True) == (result.jobs, set(result.own), result.is_equal)
 
 
 # ---- Interrupted
@@ -558,7 +574,7 @@ def test_without_its_ledger_nothing_is_removed_that_may_be_dests_own(source: Job
     gone = job(99, JobStatus.FAILED)
     source.repository.delete_many([gone.id])
     results = {result.connection.id: result for result in move(source, dest)}
-    assert {gone.id} == results[CONNECTION].own
+    assert {gone.id} == results[CONNECTION].own.keys()
     assert gone.id == dest.get(gone.id).id
 
 
@@ -622,14 +638,21 @@ def test_a_source_whose_connections_are_all_forgotten_removes_nothing(source: Jo
 
 
 def test_a_ledger_that_was_cut_short_is_read_up_to_there() -> None:
-    ids = [UUID(int=number) for number in range(1, 6)]
+    brought: list[UUID | SyncJob] = [CONNECTION, job(1), MINE, DONE, OTHER]
     file = io.BytesIO()
-    Ledger(file).note(ids[:3])
+    Ledger(file).note(brought[:3])
     file.write(b"torn")
     again = Ledger(file)
-    again.note(ids[3:4])
-    assert set(ids[:4]) == again.among(ids)
+    again.note(brought[3:4])
+    assert set(map(entry, brought[:4])) == again.among(map(entry, brought))
+    assert [job(1).id, MINE.id, DONE.id] == list(again.jobs())
     assert set() == again.among([])
+
+
+def test_an_entry_tells_apart_what_two_sides_write_as_the_same_version() -> None:
+    ways = [MINE, THEIRS, PENDING.start(at=at(7), worker="here:1:a"), PENDING.cancel(at=at(5)), PENDING]
+    ways += [MINE.beat(at=at(7)), MINE.beat(at=at(8)), MINE.complete(at=at(7)), MINE.complete(at=at(8))]
+    assert len(ways) == len({entry(each) for each in ways})
 
 
 def test_a_file_that_is_no_ledger_is_left_as_it_is() -> None:
@@ -640,11 +663,11 @@ def test_a_file_that_is_no_ledger_is_left_as_it_is() -> None:
         assert held == file.getvalue()
 
 
-@pytest.mark.parametrize("torn", [b"", b"jobhi", b"jobhistory copy\n", b"jobhistory copy\nof an i"])
+@pytest.mark.parametrize("torn", [b"", b"jobhi", b"jobhistory copy, ledger\n", b"jobhistory copy, ledger\nof a"])
 def test_a_ledger_whose_first_write_was_torn_is_a_ledger(torn: bytes) -> None:
     file = io.BytesIO(torn)
-    Ledger(file).note([UUID(int=7)])
-    assert [UUID(int=7)] == list(Ledger(file))
+    Ledger(file).note([job(7)])
+    assert [job(7).id] == list(Ledger(file).jobs())
 
 
 def test_a_source_that_never_rests_is_told_of(
