@@ -427,6 +427,24 @@ def test_nor_where_it_was_ended_there(source: JobHistory, dest: JobHistory) -> N
     assert ({CONNECTION: [done]}, {done.id}) == (contents(dest), set(result.own))
 
 
+def test_nor_where_a_worker_takes_and_ends_it_there_at_that_moment(
+    source: JobHistory, dest: JobHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = source.enqueue(CONNECTION)
+    following_it = Following(source, dest)
+    source.cancel(waiting.id)
+    source.repository.delete_many([waiting.id])
+    get = source.repository.get
+
+    def slowly(id: UUID) -> SyncJob:
+        dest.complete(dest.start(id, worker="there").id)
+        return get(id)
+
+    monkeypatch.setattr(source.repository, "get", slowly)
+    following_it.move.finish()
+    assert JobStatus.COMPLETED is dest.get(waiting.id).status
+
+
 def test_so_it_is_where_the_move_was_interrupted_before(source: JobHistory, dest: JobHistory) -> None:
     waiting, running, taken, ended = (source.enqueue(CONNECTION) for _ in range(4))
     last = source.enqueue(OTHER)
