@@ -33,6 +33,7 @@ from jobhistory.errors import (
     DuplicateJobError,
     JobNotFoundError,
     NameTakenError,
+    SourceConnectionNotFoundError,
     StorageError,
 )
 from jobhistory.history import JobHistory
@@ -294,13 +295,14 @@ class Move:
         for id, result in compared.items():
             gone = [each for each, stood in result.own.items() if stood in ours and self._is_gone(each)]
             for first in range(0, len(gone), MAX_LIMIT):
-                if self._dest.delete_many(gone[first : first + MAX_LIMIT]):
-                    touched.add(id)
+                self._dest.delete_many(gone[first : first + MAX_LIMIT])
+                touched.add(id)
         for id in compared.keys() - {connection.id for connection in self._source.connections()}:
-            if not self._dest.list_jobs(id, limit=1):
-                with suppress(ActiveJobExistsError):
+            with suppress(ActiveJobExistsError, SourceConnectionNotFoundError):
+                if not self._dest.list_jobs(id, limit=1):
                     self._dest.forget(id)
-                    del compared[id], self._names[id]
+                    del compared[id]
+                    self._names.pop(id, None)
         return touched
 
     def _is_gone(self, id: UUID) -> bool:

@@ -364,6 +364,30 @@ def test_so_is_one_that_dest_knew_before(source: JobHistory, dest: JobHistory) -
     assert contents(source) == contents(dest)
 
 
+def test_so_is_one_that_was_forgotten_while_the_move_was_interrupted(source: JobHistory, dest: JobHistory) -> None:
+    source.repository.register(CONNECTION)
+    source.repository.add(job(1, JobStatus.COMPLETED))
+    source.enqueue(OTHER)
+    kept = ledger()
+    Following(source, dest, kept)
+    source.forget(CONNECTION)
+    Following(source, dest, kept).move.finish()
+    assert contents(source) == contents(dest)
+
+
+def test_a_forgotten_connection_that_dest_forgets_too_is_no_error(
+    source: JobHistory, dest: JobHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for id in (CONNECTION, OTHER):
+        source.repository.register(id)
+    following_it = Following(source, dest)
+    source.forget(CONNECTION)
+    forget = dest.repository.forget
+    monkeypatch.setattr(dest.repository, "forget", lambda id: (forget(id), forget(id)))
+    following_it.move.finish()
+    assert contents(source) == contents(dest)
+
+
 def test_a_forgotten_connection_that_is_written_to_in_dest_stays(source: JobHistory, dest: JobHistory) -> None:
     for id in (CONNECTION, OTHER):
         source.repository.register(id)

@@ -74,6 +74,9 @@ def _database(url: str) -> Database:
     if "read_url=" in url:
         message = "copy reads what was written last: leave read_url out"
         raise BadInputError(message)
+    if url == "memory:":
+        message = "memory: would end with this command: give a path or another URL"
+        raise BadInputError(message)
     return Database(url)
 
 

@@ -64,6 +64,7 @@ def test_copy_refuses_what_it_could_not_do_rightly(cli: CommandLine, history: Jo
         ((cli.url, f"sqlite:///{cli.url}"), "the same"),
         ((cli.url, f"{dest}.link"), "the same"),
         ((cli.url, "postgresql://there/db?read_url=x"), "leave read_url out"),
+        ((cli.url, "memory:"), "give a path"),
     ):
         result = cli("copy", *words)
         assert (2, True) == (result.exit_code, said in result.stderr)
