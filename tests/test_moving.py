@@ -383,7 +383,7 @@ def test_a_forgotten_connection_that_dest_forgets_too_is_no_error(
     following_it = Following(source, dest)
     source.forget(CONNECTION)
     forget = dest.repository.forget
-    monkeypatch.setattr(dest.repository, "forget", lambda id: (forget(id), forget(id)))
+    monkeypatch.setattr(dest.repository, "forget", lambda each: (forget(each), forget(each)))
     following_it.move.finish()
     assert contents(source) == contents(dest)
 
@@ -467,6 +467,26 @@ def test_nor_where_a_worker_takes_and_ends_it_there_at_that_moment(
     monkeypatch.setattr(source.repository, "get", slowly)
     following_it.move.finish()
     assert JobStatus.COMPLETED is dest.get(waiting.id).status
+
+
+def test_what_was_imported_anew_in_source_is_not_taken_for_deleted(
+    source: JobHistory, dest: JobHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.repository.register(CONNECTION)
+    source.repository.add_many(done := [job(1, JobStatus.COMPLETED), job(2, JobStatus.COMPLETED)])
+    following_it = Following(source, dest)
+    list_jobs = source.repository.list_jobs
+
+    def meanwhile(*args: Any, **options: Any) -> list[SyncJob]:  # noqa: ANN401  as it is
+        source.repository.delete_many([done[0].id])
+        page = list_jobs(*args, **options)
+        source.repository.add_many(done)
+        return page
+
+    monkeypatch.setattr(source.repository, "list_jobs", meanwhile)
+    monkeypatch.setattr(dest.repository, "delete_many", None)
+    following_it.move.finish()
+    assert {CONNECTION: done[::-1]} == contents(dest)
 
 
 def test_so_it_is_where_the_move_was_interrupted_before(source: JobHistory, dest: JobHistory) -> None:
