@@ -520,6 +520,25 @@ def test_what_ends_while_it_is_looked_for_is_looked_for_again(
     assert [late, early] == told(repository)
 
 
+def test_what_has_let_go_of_the_tables_but_not_of_its_number_is_not_taken_for_one_elsewhere(
+    repository: PostgresJobRepository, other: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, early = jobs(1, 2)
+    add_late(other, late)
+    repository.add(early)
+    read = repository._db.read
+
+    def ending(statement: str, *parameters: Any) -> list[Any]:  # noqa: ANN401
+        rows = read(statement, *parameters)
+        if statement is backend._UNDER_WAY and rows:
+            other.execute("COMMIT")
+            return [(number, False) for number, _ in rows]
+        return rows
+
+    monkeypatch.setattr(repository._db, "read", ending)
+    assert [late, early] == told(repository)
+
+
 def test_the_feed_goes_on_growing_where_the_server_counts_anew(
     postgres: Database, repository: PostgresJobRepository, other: psycopg.Connection[Any]
 ) -> None:
