@@ -5,8 +5,8 @@ over what is written, by `changes` (`keep_up`), until the writers have switched 
 of both in listing order, which mends what it finds and also removes what was deleted in SOURCE meanwhile (`finish`).
 
 **Resuming.** Each part compares before it writes, so a move that was killed at any moment is begun again, and goes
-on at the speed of reading. Only which jobs came from SOURCE cannot be seen in a history: their ids stand in a
-Ledger, a file that outlives the process. What is in DEST alone and not in it is DEST's own, and stays.
+on at the speed of reading. Only what came from SOURCE cannot be seen in a history: that stands in a Ledger
+(jobhistory.ledger). What is in DEST alone and not in it, or went on since, is DEST's own, and stays.
 
 **Jobs stay as they are**: every field, version and outcome; nothing is redacted again. A job that DEST has already
 is brought on by the steps in between, each one of which every backend allows (jobhistory.successor).
@@ -19,17 +19,14 @@ does in SOURCE. `finish` tells of each that differs in the end; nothing is lost,
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain
-from typing import BinaryIO
 from uuid import UUID
 
 import attrs
 
+from jobhistory.comparison import Comparison, jobs_of, pairs
 from jobhistory.errors import (
     ActiveJobExistsError,
     ConflictError,
@@ -37,10 +34,12 @@ from jobhistory.errors import (
     JobNotFoundError,
     NameTakenError,
     SourceConnectionNotFoundError,
+    StorageError,
 )
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
-from jobhistory.repository import MAX_LIMIT, Change, JobRepository, Position, SourceConnection
+from jobhistory.ledger import Ledger, entry
+from jobhistory.repository import MAX_LIMIT, Change, Position, SourceConnection
 from jobhistory.status import JobStatus
 from jobhistory.successor import steps, successor
 
@@ -51,74 +50,6 @@ _LOOK_EVERY = 10.0
 _ROUNDS = 10
 """How often both are compared, where something was still to be mended each time."""
 _WITH_WORKER = frozenset({JobStatus.RUNNING, JobStatus.CANCELLING})
-
-
-class Ledger:
-    """The ids of what was brought from SOURCE, 16 bytes each.
-
-    Args:
-        file: read and appended to; what it holds is from the same move, which was interrupted.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        file.seek(file.truncate(file.seek(0, os.SEEK_END) // 16 * 16))
-
-    def note(self, ids: Iterable[UUID]) -> None:
-        """Write the ids down, before what they stand for is written to DEST."""
-        self._file.write(b"".join(id.bytes for id in ids))
-        self._file.flush()
-
-    def among(self, ids: Iterable[UUID]) -> set[UUID]:
-        """Those of the ids that were written down."""
-        asked = {id.bytes: id for id in ids}
-        found = set()
-        self._file.seek(0)
-        while asked and (read := self._file.read(16 * 2**16)):
-            found |= asked.keys() & {read[at : at + 16] for at in range(0, len(read), 16)}
-        self._file.seek(0, os.SEEK_END)
-        return {asked[each] for each in found}
-
-
-@attrs.define
-class Comparison:
-    """A source connection's jobs in SOURCE and in DEST.
-
-    The digests are SHA-256, in listing order, over the lines that `jobhistory export` writes of those jobs that
-    are to be the same in both: all in SOURCE but those in `gone_on` and `apart`.
-    """
-
-    connection: SourceConnection
-    jobs: int = 0
-    """How many SOURCE has."""
-    running: int = 0
-    """How many of them are in the hands of a worker who, it seems, has not switched yet."""
-    gone_on: int = 0
-    """How many went on in DEST."""
-    own: set[UUID] = attrs.field(factory=set)
-    """Those that DEST alone has."""
-    apart: list[tuple[SyncJob, SyncJob]] = attrs.field(factory=list)
-    """Those that differ, as SOURCE has them and as DEST has them, because they were written in both."""
-    mended: int = 0
-    """How many had to be written to DEST at the last look: if any, SOURCE is still written to."""
-    _digests: tuple[hashlib._Hash, hashlib._Hash] = attrs.field(factory=lambda: (hashlib.sha256(), hashlib.sha256()))
-
-    def digest(self, here: SyncJob, there: SyncJob) -> None:
-        """Take in one job of both."""
-        for digest, job in zip(self._digests, (here, there), strict=True):
-            digest.update(f"{json.dumps(job.to_dict(bookkeeping=True))}\n".encode())
-
-    @property
-    def digests(self) -> tuple[str, str]:
-        """SOURCE's and DEST's, in hex."""
-        here, there = self._digests
-        return here.hexdigest(), there.hexdigest()
-
-    @property
-    def is_equal(self) -> bool:
-        """Whether all is in DEST as it is in SOURCE, what went on or apart there excepted."""
-        here, there = self.digests
-        return here == there and not self.mended
 
 
 class Move:
@@ -148,8 +79,10 @@ class Move:
     def copy(self, *, told: Callable[[int], object] = bool) -> None:
         """Copy all that is in SOURCE; what is in DEST already is brought on.
 
-        `told` is called with how many more of SOURCE's jobs were looked at.
+        `told` is called with how many more of SOURCE's jobs were looked at. Raises StorageError, and changes
+        nothing, where the ledger is of a move whose SOURCE was another history.
         """
+        self._require_same_source()
         self._token = self._history.latest_change()
         for connection in self._bring_connections():
             self._compare(connection, told, note=True)
@@ -177,15 +110,38 @@ class Move:
                     compared[connection.id] = result = self._compare(connection, told)
                     self._flush(result)
             touched = {id for id in touched & compared.keys() if compared[id].mended} | self._remove(compared)
-            if not touched and not self._source.changes(self._token, limit=1):
+            touched |= {change.job.source_connection_id for change in self._source.changes(self._token)}
+            if not touched:
                 break
+        for id in touched & compared.keys():
+            compared[id].is_settled = False
         return [compared[each.id] for each in self._bring_connections() if each.id in compared]
+
+    def _require_same_source(self) -> None:
+        """Refuse a SOURCE that has none of the jobs in the ledger: all of them would be taken for deleted."""
+        copied = None
+        for copied in self._ledger.jobs():
+            if self._has(copied):
+                return
+        if copied is not None:
+            reason = (
+                "is of jobs that are not in SOURCE, which is another history now: give another ledger, or remove it"
+            )
+            raise StorageError(self._ledger.where, reason)
+
+    def _has(self, id: UUID) -> bool:
+        """Whether SOURCE has this job."""
+        try:
+            self._source.get(id)
+        except JobNotFoundError:
+            return False
+        return True
 
     def _bring_connections(self) -> list[SourceConnection]:
         """Make SOURCE's connections known in DEST, by the names that they have, or have got since."""
         here = {connection.id: connection for connection in self._source.connections()}
         there = {connection.id for connection in self._dest.connections()}
-        self._ledger.note(here.keys() - there)
+        self._ledger.note(here.keys() - self._names.keys())
         known = there - self.nameless.keys()
         left = [each for each in here.values() if each.id not in known or self._names.get(each.id, "") != each.name]
         while left:
@@ -213,8 +169,8 @@ class Move:
         """
         here = self._bring_connections()
         there = {connection.id: connection for connection in self._dest.connections()}
-        forgotten = self._ledger.among(there.keys() - {connection.id for connection in here}) if here else ()
-        return here + [there[id] for id in forgotten]
+        gone = {entry(id): id for id in there.keys() - {connection.id for connection in here}}
+        return here + [there[gone[each]] for each in (self._ledger.among(gone) if here else ())]
 
     def _compare(
         self, connection: SourceConnection, told: Callable[[int], object], *, note: bool = False
@@ -223,12 +179,11 @@ class Move:
         result = Comparison(connection)
 
         def alone(there: SyncJob) -> None:
-            result.own.add(there.id)
-            if there.status is JobStatus.PENDING:
-                self._remember(there)  # nobody has taken it
+            result.own[there.id] = entry(there)
+            self._remember(there)
 
-        ours = _jobs(self._source, connection.id, told)
-        for here, there in _pairs(ours, _jobs(self._dest, connection.id), alone):
+        ours = jobs_of(self._source, connection.id, told)
+        for here, there in pairs(ours, jobs_of(self._dest, connection.id), alone):
             result.jobs += 1
             result.running += here.status in _WITH_WORKER
             if there is None:
@@ -236,10 +191,10 @@ class Move:
                 if len(self._new) == MAX_LIMIT:
                     self._flush(result)
                 continue
-            if note:
-                self._ledger.note([here.id])
             self._remember(there)
             if here == there:
+                if note:
+                    self._ledger.note([there])
                 result.digest(here, there)
             elif self._bring(there, here):
                 result.mended += 1
@@ -286,7 +241,7 @@ class Move:
         new, self._new = self._new, []
         if not new:
             return
-        self._ledger.note(job.id for job in new)
+        self._ledger.note(new)
         apart = []
         try:
             self._dest.add_many(new)
@@ -315,11 +270,13 @@ class Move:
         while target := successor(stored, found):
             try:
                 for step in steps(stored, target):
+                    self._ledger.note([step])
                     self._dest.replace(step)
                     stored, written = step, True
             except ConflictError as conflict:
                 stored = conflict.stored  # someone who has switched wrote to it
             except JobNotFoundError:
+                self._ledger.note([found])
                 self._dest.add(found)
                 stored, written = found, True
         self._remember(stored)
@@ -333,66 +290,35 @@ class Move:
 
     def _remove(self, compared: dict[UUID, Comparison]) -> set[UUID]:
         """Delete from DEST what came from SOURCE and was deleted there; gives the connections it was taken from."""
-        ours = self._ledger.among(chain.from_iterable(result.own for result in compared.values()))
+        ours = self._ledger.among(chain.from_iterable(result.own.values() for result in compared.values()))
         touched = set()
         for id, result in compared.items():
-            gone = [each for each in result.own & ours if self._is_gone(each)]
+            gone = [each for each, stood in result.own.items() if stood in ours and self._is_gone(each)]
             for first in range(0, len(gone), MAX_LIMIT):
-                if self._dest.delete_many(gone[first : first + MAX_LIMIT]):
-                    touched.add(id)
+                self._dest.delete_many(gone[first : first + MAX_LIMIT])
+                touched.add(id)
         for id in compared.keys() - {connection.id for connection in self._source.connections()}:
-            if not self._dest.list_jobs(id, limit=1):
-                with suppress(ActiveJobExistsError):
+            with suppress(ActiveJobExistsError, SourceConnectionNotFoundError):
+                if not self._dest.list_jobs(id, limit=1):
                     self._dest.forget(id)
-                    del compared[id], self._names[id]
+                    del compared[id]
+                    self._names.pop(id, None)
         return touched
 
     def _is_gone(self, id: UUID) -> bool:
         """Whether SOURCE has the job no more; what is left unfinished by that is ended in DEST, to be deleted."""
-        try:
-            self._source.get(id)
-        except JobNotFoundError:
-            if stored := self._open.pop(id, None):
-                at = self._history.clock()
-                waits = stored.status is JobStatus.PENDING
-                ended = stored.cancel(at=at, reason=_GONE) if waits else stored.lost(at=at, error=_GONE)
-                with suppress(ConflictError, JobNotFoundError):
-                    self._dest.replace(ended)
-            return True
-        return False
+        if self._has(id):
+            return False
+        if stored := self._open.get(id):
+            at = self._history.clock()
+            waits = stored.status is JobStatus.PENDING
+            ended = stored.cancel(at=at, reason=_GONE) if waits else stored.lost(at=at, error=_GONE)
+            self._ledger.note([ended])
+            with suppress(ConflictError, JobNotFoundError):
+                self._dest.replace(ended)
+                return True
+            return False
+        return True
 
 
 _GONE = "finished, and deleted, where it was copied from"
-
-
-def _jobs(repository: JobRepository, connection_id: UUID, told: Callable[[int], object] = bool) -> Iterator[SyncJob]:
-    """All the connection's jobs, newest first; none where it is not known."""
-    before = None
-    with suppress(SourceConnectionNotFoundError):
-        while page := repository.list_jobs(connection_id, limit=MAX_LIMIT, before=before):
-            told(len(page))
-            yield from page
-            before = Position.of(page[-1])
-
-
-def _pairs(
-    here: Iterable[SyncJob], there: Iterator[SyncJob], alone: Callable[[SyncJob], object]
-) -> Iterator[tuple[SyncJob, SyncJob | None]]:
-    """Each job `here` with the one in the same place `there`, or None; `alone` is called with those that only it has.
-
-    A page of `there` is read when all before it has been given: what is added meanwhile stands before it.
-    """
-    other = next(there, None)
-    for job in here:
-        place = job.created_at, job.id
-        while other and (other.created_at, other.id) > place:
-            alone(other)
-            other = next(there, None)
-        if other and (other.created_at, other.id) == place:
-            yield job, other
-            other = next(there, None)
-        else:
-            yield job, None
-    while other:
-        alone(other)
-        other = next(there, None)

@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 import jobhistory
 from jobhistory import JobHistory, JobRepository, JobStatus, SyncJob, refusal
 from jobhistory.cli.transfer import exported
-from jobhistory.moving import Comparison, Ledger, Move
+from jobhistory.comparison import Comparison
+from jobhistory.ledger import Ledger, entry
+from jobhistory.moving import Move
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.successor import steps, successor
@@ -198,7 +200,7 @@ def test_all_is_there_as_it_was_in_the_same_order(make: Callable[[str], JobHisto
         _, *lines = exported(source, [result.connection])
         digest = hashlib.sha256("".join(lines).encode()).hexdigest()
         assert (digest, digest) == result.digests
-        assert (True, 0, set(), []) == (result.is_equal, result.gone_on, result.own, result.apart)
+        assert (True, 0, {}, []) == (result.is_equal, result.gone_on, result.own, result.apart)
 
 
 @settings(max_examples=10)
@@ -331,7 +333,7 @@ def test_what_was_deleted_meanwhile_is_removed_and_what_dest_got_itself_stays(
 
     left = [job(number, JobStatus.COMPLETED) for number in range(1499, 1449, -1)]
     assert {CONNECTION: [switched, *left], OTHER: [own]} == contents(dest)
-    assert {switched.id} == result.own
+    assert {switched.id} == result.own.keys()
     assert (50, True) == (result.jobs, result.is_equal)
 
 
@@ -349,6 +351,41 @@ def test_a_connection_that_was_forgotten_is_forgotten_and_its_name_is_free(
     assert [True] == [result.is_equal for result in following_it.move.finish()]
     assert source.connections() == dest.connections()
     assert {} == following_it.move.nameless
+
+
+def test_so_is_one_that_dest_knew_before(source: JobHistory, dest: JobHistory) -> None:
+    for history in (source, dest):
+        history.register(CONNECTION)
+        history.register(OTHER)
+    source.repository.add(job(1, JobStatus.COMPLETED))
+    following_it = Following(source, dest)
+    source.forget(CONNECTION)
+    following_it.move.finish()
+    assert contents(source) == contents(dest)
+
+
+def test_so_is_one_that_was_forgotten_while_the_move_was_interrupted(source: JobHistory, dest: JobHistory) -> None:
+    source.repository.register(CONNECTION)
+    source.repository.add(job(1, JobStatus.COMPLETED))
+    source.enqueue(OTHER)
+    kept = ledger()
+    Following(source, dest, kept)
+    source.forget(CONNECTION)
+    Following(source, dest, kept).move.finish()
+    assert contents(source) == contents(dest)
+
+
+def test_a_forgotten_connection_that_dest_forgets_too_is_no_error(
+    source: JobHistory, dest: JobHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for id in (CONNECTION, OTHER):
+        source.repository.register(id)
+    following_it = Following(source, dest)
+    source.forget(CONNECTION)
+    forget = dest.repository.forget
+    monkeypatch.setattr(dest.repository, "forget", lambda each: (forget(each), forget(each)))
+    following_it.move.finish()
+    assert contents(source) == contents(dest)
 
 
 def test_a_forgotten_connection_that_is_written_to_in_dest_stays(source: JobHistory, dest: JobHistory) -> None:
@@ -397,7 +434,75 @@ def test_but_not_where_a_worker_has_taken_it_there(source: JobHistory, dest: Job
     source.cancel(waiting.id)
     source.repository.delete_many([waiting.id])
     [result] = following_it.move.finish()
-    assert ({CONNECTION: [taken]}, {taken.id}) == (contents(dest), result.own)
+    assert ({CONNECTION: [taken]}, {taken.id}) == (contents(dest), set(result.own))
+
+
+def test_nor_where_it_was_ended_there(source: JobHistory, dest: JobHistory) -> None:
+    waiting, cancelled, other = (source.enqueue(CONNECTION) for _ in range(3))
+    following_it = Following(source, dest)
+    done = dest.complete(dest.start(waiting.id, worker="there").id)
+    source.cancel(waiting.id)
+    dest.cancel(cancelled.id)
+    dest.repository.delete_many([cancelled.id])
+    for each in (waiting, cancelled, other):
+        source.cancel(each.id)
+        source.repository.delete_many([each.id])
+    [result] = following_it.move.finish()
+    assert ({CONNECTION: [done]}, {done.id}) == (contents(dest), set(result.own))
+
+
+def test_nor_where_a_worker_takes_and_ends_it_there_at_that_moment(
+    source: JobHistory, dest: JobHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = source.enqueue(CONNECTION)
+    following_it = Following(source, dest)
+    source.cancel(waiting.id)
+    source.repository.delete_many([waiting.id])
+    get = source.repository.get
+
+    def slowly(id: UUID) -> SyncJob:
+        dest.complete(dest.start(id, worker="there").id)
+        return get(id)
+
+    monkeypatch.setattr(source.repository, "get", slowly)
+    following_it.move.finish()
+    assert JobStatus.COMPLETED is dest.get(waiting.id).status
+
+
+def test_what_was_imported_anew_in_source_is_not_taken_for_deleted(
+    source: JobHistory, dest: JobHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.repository.register(CONNECTION)
+    source.repository.add_many(done := [job(1, JobStatus.COMPLETED), job(2, JobStatus.COMPLETED)])
+    following_it = Following(source, dest)
+    list_jobs = source.repository.list_jobs
+
+    def meanwhile(*args: Any, **options: Any) -> list[SyncJob]:  # noqa: ANN401  as it is
+        source.repository.delete_many([done[0].id])
+        page = list_jobs(*args, **options)
+        source.repository.add_many(done)
+        return page
+
+    monkeypatch.setattr(source.repository, "list_jobs", meanwhile)
+    monkeypatch.setattr(dest.repository, "delete_many", None)
+    following_it.move.finish()
+    assert {CONNECTION: done[::-1]} == contents(dest)
+
+
+def test_so_it_is_where_the_move_was_interrupted_before(source: JobHistory, dest: JobHistory) -> None:
+    waiting, running, taken, ended = (source.enqueue(CONNECTION) for _ in range(4))
+    last = source.enqueue(OTHER)
+    source.start(running.id, worker="here")
+    kept = ledger()
+    Following(source, dest, kept)
+    theirs = [dest.start(taken.id, worker="there"), dest.complete(dest.start(ended.id, worker="there").id)]
+    for each in (waiting, taken, ended):
+        source.cancel(each.id)
+    source.complete(running.id)
+    source.repository.delete_many(each.id for each in (waiting, running, taken, ended))
+    results = {result.connection.id: result for result in Following(source, dest, kept).move.finish()}
+    assert {CONNECTION: theirs[::-1], OTHER: [last]} == contents(dest)
+    assert {each.id for each in theirs} == set(results[CONNECTION].own)
 
 
 def test_a_job_of_a_connection_that_was_forgotten_since_is_left_out(
@@ -455,7 +560,7 @@ def test_an_id_that_is_another_jobs_in_dest_is_told_of_and_the_rest_arrives(
     [result] = move(source, dest)
     assert [(job(1), other)] == result.apart
     assert {CONNECTION: [other, *jobs(3, 2)]} == contents(dest)
-    assert (3, {other.id}, True) == (result.jobs, result.own, result.is_equal)
+    assert (3, {other.id}, True) == (result.jobs, set(result.own), result.is_equal)
 
 
 # ---- Interrupted
@@ -531,7 +636,7 @@ def test_without_its_ledger_nothing_is_removed_that_may_be_dests_own(source: Job
     gone = job(99, JobStatus.FAILED)
     source.repository.delete_many([gone.id])
     results = {result.connection.id: result for result in move(source, dest)}
-    assert {gone.id} == results[CONNECTION].own
+    assert {gone.id} == results[CONNECTION].own.keys()
     assert gone.id == dest.get(gone.id).id
 
 
@@ -561,24 +666,70 @@ def test_what_is_written_while_both_are_compared_is_brought_over(
     assert {CONNECTION: [job(1)]} == contents(dest)
 
 
-def test_another_history_in_the_place_of_source_removes_nothing(source: JobHistory, dest: JobHistory) -> None:
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_another_history_in_the_place_of_source_is_refused_and_nothing_removed(
+    source: JobHistory, dest: JobHistory, *, has_begun: bool
+) -> None:
     fill(source)
     kept = ledger()
     Following(source, dest, kept)
     before = contents(dest)
-    assert [] == Following(JobHistory(InMemoryJobRepository()), dest, kept).move.finish()
-    assert before == contents(dest)
+    other = JobHistory(InMemoryJobRepository())
+    if has_begun:
+        other.enqueue(CONNECTION)
+    for _ in range(2):
+        with pytest.raises(jobhistory.StorageError, match="jobs that are not in SOURCE, which is another history now"):
+            Move(other, dest, kept).copy()
+        assert before == contents(dest)
+
+
+def test_a_move_that_was_interrupted_before_the_first_job_is_begun_again(source: JobHistory, dest: JobHistory) -> None:
+    source.register(CONNECTION)
+    kept = ledger()
+    Following(source, dest, kept)
+    assert [True] == [result.is_equal for result in Following(source, dest, kept).move.finish()]
+
+
+def test_a_source_whose_connections_are_all_forgotten_removes_nothing(source: JobHistory, dest: JobHistory) -> None:
+    source.register(CONNECTION)
+    source.repository.add(done := job(1, JobStatus.COMPLETED))
+    following_it = Following(source, dest)
+    source.forget(CONNECTION)
+    assert [] == following_it.move.finish()
+    assert {CONNECTION: [done]} == contents(dest)
 
 
 def test_a_ledger_that_was_cut_short_is_read_up_to_there() -> None:
-    ids = [UUID(int=number) for number in range(1, 6)]
+    brought: list[UUID | SyncJob] = [CONNECTION, job(1), MINE, DONE, OTHER]
     file = io.BytesIO()
-    Ledger(file).note(ids[:3])
+    Ledger(file).note(brought[:3])
     file.write(b"torn")
     again = Ledger(file)
-    again.note(ids[3:4])
-    assert set(ids[:4]) == again.among(ids)
+    again.note(brought[3:4])
+    assert set(map(entry, brought[:4])) == again.among(map(entry, brought))
+    assert [job(1).id, MINE.id, DONE.id] == list(again.jobs())
     assert set() == again.among([])
+
+
+def test_an_entry_tells_apart_what_two_sides_write_as_the_same_version() -> None:
+    ways = [MINE, THEIRS, PENDING.start(at=at(7), worker="here:1:a"), PENDING.cancel(at=at(5)), PENDING]
+    ways += [MINE.beat(at=at(7)), MINE.beat(at=at(8)), MINE.complete(at=at(7)), MINE.complete(at=at(8))]
+    assert len(ways) == len({entry(each) for each in ways})
+
+
+def test_a_file_that_is_no_ledger_is_left_as_it_is() -> None:
+    for held in (b"SQLite format 3\0 and so on", b"note"):
+        file = io.BytesIO(held)
+        with pytest.raises(jobhistory.StorageError, match="is no ledger of a copy: give another file"):
+            Ledger(file)
+        assert held == file.getvalue()
+
+
+@pytest.mark.parametrize("torn", [b"", b"jobhi", b"jobhistory copy, ledger\n", b"jobhistory copy, ledger\nof a"])
+def test_a_ledger_whose_first_write_was_torn_is_a_ledger(torn: bytes) -> None:
+    file = io.BytesIO(torn)
+    Ledger(file).note([job(7)])
+    assert [job(7).id] == list(Ledger(file).jobs())
 
 
 def test_a_source_that_never_rests_is_told_of(
@@ -595,6 +746,25 @@ def test_a_source_that_never_rests_is_told_of(
     monkeypatch.setattr(source.repository, "list_jobs", restless)
     [result] = following_it.move.finish()
     assert (False, 1) == (result.is_equal, result.running)
+
+
+def test_so_is_one_that_writes_after_each_look(
+    source: JobHistory, dest: JobHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.repository.register(OTHER)
+    running = source.start(source.enqueue(CONNECTION).id)
+    following_it = Following(source, dest)
+    list_jobs, inserted = source.repository.list_jobs, count()
+
+    def restless(*args: Any, **options: Any) -> list[SyncJob]:  # noqa: ANN401  as it is
+        page = list_jobs(*args, **options)
+        source.report(running.id, inserted=next(inserted))
+        return page
+
+    monkeypatch.setattr(source.repository, "list_jobs", restless)
+    results = {result.connection.id: result for result in following_it.move.finish()}
+    assert source.get(running.id) != dest.get(running.id)
+    assert (False, True) == (results[CONNECTION].is_equal, results[OTHER].is_equal)
 
 
 # ---- Writers at work throughout

@@ -520,6 +520,25 @@ def test_what_ends_while_it_is_looked_for_is_looked_for_again(
     assert [late, early] == told(repository)
 
 
+def test_what_has_let_go_of_the_tables_but_not_of_its_number_is_not_taken_for_one_elsewhere(
+    repository: PostgresJobRepository, other: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, early = jobs(1, 2)
+    add_late(other, late)
+    repository.add(early)
+    read = repository._db.read
+
+    def ending(statement: str, *parameters: Any) -> list[Any]:  # noqa: ANN401
+        rows = read(statement, *parameters)
+        if statement is backend._UNDER_WAY and rows:
+            other.execute("COMMIT")
+            return [(number, False) for number, _ in rows]
+        return rows
+
+    monkeypatch.setattr(repository._db, "read", ending)
+    assert [late, early] == told(repository)
+
+
 def test_the_feed_goes_on_growing_where_the_server_counts_anew(
     postgres: Database, repository: PostgresJobRepository, other: psycopg.Connection[Any]
 ) -> None:
@@ -656,15 +675,46 @@ def test_a_call_that_finds_its_pool_closing_is_told_so(repository: PostgresJobRe
         repository.connections()
 
 
-def test_a_listener_whose_connection_ended_says_so_and_the_next_has_another(
+def test_a_listener_whose_connection_ended_has_another(postgres: Database, repository: PostgresJobRepository) -> None:
+    assert not repository.wait_for_changes(None, 0)
+    for _ in range(2):
+        [listener] = repository._db._listening
+        end(postgres, listener)
+        assert not repository.wait_for_changes(None, 0.02)
+        assert listener.closed
+
+
+def test_who_waits_while_no_connection_can_be_had_looks_again(
+    repository: PostgresJobRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = repository._db._listener
+    monkeypatch.setattr(repository._db, "_listener", lambda: None)
+    with ThreadPoolExecutor(1) as thread, repository._db.listening() as wait:
+        waiting = thread.submit(repository.wait_for_changes, None, 60)
+        wait(0)
+        repository.add(job(1))
+        assert waiting.result()
+        assert [] == repository._db._listening
+        monkeypatch.setattr(repository._db, "_listener", listener)
+        wait(0)
+    assert 1 == len(repository._db._listening)
+
+
+def test_whichever_answer_to_a_listener_is_lost_it_looks_again(
     postgres: Database, repository: PostgresJobRepository
 ) -> None:
-    assert not repository.wait_for_changes(None, 0)
-    [listener] = repository._db._listening
-    end(postgres, listener)
-    with pytest.raises(StorageError):
-        repository.wait_for_changes(None, 5)
-    assert not repository.wait_for_changes(None, 0)
+    with Proxy.of(postgres) as proxy:
+        through = PostgresJobRepository(proxy.url, schema=schema_of(repository))
+        with closing(through):
+            for lost in range(100):
+                proxy.lose_answer(after=lost)
+                got = through._db._listener()
+                if not proxy.lost_one():
+                    break
+                assert got is None
+            assert got is not None
+            got.close()
+            assert lost > 2
 
 
 # ---- Connections that end

@@ -17,9 +17,11 @@ import click
 from jobhistory.cli.database import BadInputError, Database, data_folder
 from jobhistory.cli.render import label, many, visible
 from jobhistory.cli.transfer import REFUSED
+from jobhistory.comparison import Comparison
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
-from jobhistory.moving import Comparison, Ledger, Move
+from jobhistory.ledger import Ledger
+from jobhistory.moving import Move
 
 _NAMED = 20
 """How many jobs that differ are named."""
@@ -57,7 +59,7 @@ def copy(*, source: str, destination: str, follow: bool, ledger: Path | None) ->
     them from DEST: of a job that both took, DEST's stays, and it is named in the end.
     """  # noqa: D301  click looks for a real backspace
     here, there = _database(source), _database(destination)
-    if _place(here) == _place(there):
+    if _place(here) == _place(there) or _are_one_file(here.file, there.file):
         message = "SOURCE and DEST are the same"
         raise BadInputError(message)
     with here.read() as old, there.write() as new, _opened(ledger or _ledger(here, there)) as file:
@@ -65,25 +67,34 @@ def copy(*, source: str, destination: str, follow: bool, ledger: Path | None) ->
         with _progress("Copying", old) as told:
             move.copy(told=told)
         if follow:
-            _say("Copied, and keeping up: let the workers switch to DEST, then press Ctrl-C once.")
             with _asked_to_end() as ended:
+                _say("Copied, and keeping up: let the workers switch to DEST, then press Ctrl-C once.")
                 move.keep_up(ended)
         with _progress("Comparing", old) as told:
             results = move.finish(told=told)
     if _told_of(results, move):
         raise click.exceptions.Exit(REFUSED)
-    Path(file.name).unlink(missing_ok=True)
+    if not any(result.running for result in results):
+        Path(file.name).unlink(missing_ok=True)
 
 
 def _database(url: str) -> Database:
     if "read_url=" in url:
         message = "copy reads what was written last: leave read_url out"
         raise BadInputError(message)
+    if url == "memory:":
+        message = "memory: would end with this command: give a path or another URL"
+        raise BadInputError(message)
     return Database(url)
 
 
 def _place(database: Database) -> str:
     return str(database.file.resolve()) if database.file else database.url
+
+
+def _are_one_file(one: Path | None, other: Path | None) -> bool:
+    """Whether two names are links to one file, which would get a log under each of them."""
+    return one is not None and other is not None and one.exists() and other.exists() and one.samefile(other)
 
 
 def _ledger(here: Database, there: Database) -> Path:

@@ -297,8 +297,8 @@ SELECT j.change, j.part FROM SCHEMA.feed AS f CROSS JOIN SCHEMA.jobs AS j
 WHERE j.change < f.base + pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 ORDER BY j.change DESC, j.part DESC LIMIT 1
 """
-# Who writes here locks one of the tables before it has a number; vacuum and analyze lock them in other modes. In one
-# reading: what ends meanwhile is in neither.
+# Who writes here locks one of the tables before it has a number; vacuum and analyze lock them in other modes. Who ends
+# lets go of the tables before its number, and so is told rightly only if it is still under way afterwards.
 _UNDER_WAY = """
 WITH locks AS MATERIALIZED (SELECT * FROM pg_locks)
 SELECT t.transactionid::text::bigint, EXISTS (
@@ -310,6 +310,7 @@ SELECT t.transactionid::text::bigint, EXISTS (
 )
 FROM locks AS t WHERE t.locktype = 'transactionid' AND t.mode = 'ExclusiveLock'
 """
+_STILL_UNDER_WAY = "SELECT pg_current_snapshot()::text"
 
 
 @functools.cache
@@ -694,15 +695,22 @@ class PostgresJobRepository:
         if not rows:
             return 0, False
         base, is_standby, snapshot = rows[0][:3]
-        xmin, _, names = snapshot.split(":")
-        horizon, ended = base + int(xmin), False
+        horizon, ended = base + int(snapshot.partition(":")[0]), False
         if rows[-1][3] >= horizon and not is_standby:  # a standby's snapshot names none
-            under_way: dict[int, bool] = dict(self._db.read(_UNDER_WAY))
-            numbers = [int(number) for number in names.split(",") if number]
-            here = [number for number in numbers if under_way.get(number & 0xFFFFFFFF, True)]
-            ended = any(number & 0xFFFFFFFF not in under_way for number in numbers)
-            horizon = base + min(here, default=MAX_COUNT)
+            writes_here: dict[int, bool] = dict(self._db.read(_UNDER_WAY))
+            [(now,)] = self._db.read(_STILL_UNDER_WAY)
+            numbers, still = _named(snapshot), _named(now)
+            known = {
+                each: writes_here[each & 0xFFFFFFFF] for each in numbers & still if each & 0xFFFFFFFF in writes_here
+            }
+            ended = len(known) < len(numbers)
+            horizon = base + min((each for each in numbers if known.get(each, True)), default=MAX_COUNT)
         return sum(row[3] < horizon for row in rows), ended
+
+
+def _named(snapshot: str) -> set[int]:
+    """The transactions that were under way, in a snapshot as `xmin:xmax:number,number`."""
+    return {int(number) for number in snapshot.rpartition(":")[2].split(",") if number}
 
 
 _LOOKS = 5

@@ -245,30 +245,50 @@ class Connections:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Callable[[float], None]]:
-        """Gives a function that waits until a write wakes it, for so many seconds at most."""
-        with self._translated():
-            with self._lock:
-                self._check_open()
-                db = self._listening.pop() if self._listening else None
+        """Gives a function that waits until a write wakes it, for so many seconds at most.
+
+        It also returns where its connection was lost; whether there is another is for who looks then to find out.
+        """
+        with self._lock:
+            self._check_open()
+            db = self._listening.pop() if self._listening else None
+        db = db or self._listener()
+
+        def wait(seconds: float) -> None:
+            nonlocal db
             if db is None:
-                db = self._connect()
-                db.execute(f'LISTEN "{self.schema}"')
-            listener = db
-
-            def wait(seconds: float) -> None:
-                for _ in listener.notifies(timeout=seconds, stop_after=1):
-                    pass
-
+                self._closed.wait(seconds)
+                db = self._listener()
+                return
             try:
-                yield wait
-            except BaseException:
+                for _ in db.notifies(timeout=seconds, stop_after=1):
+                    pass
+            except psycopg.Error:
                 db.close()
-                raise
+                db = self._listener()
+
+        try:
+            yield wait
             with self._lock:
-                if not self._closed.is_set():
+                if db is not None and not self._closed.is_set():
                     self._listening.append(db)
-                    return
+                    db = None
+        finally:
+            if db is not None:
+                db.close()
+
+    def _listener(self) -> Connection | None:
+        """A connection that listens, None where there is none to be had."""
+        try:
+            db = self._connect()
+        except psycopg.Error:
+            return None
+        try:
+            db.execute(f'LISTEN "{self.schema}"')
+        except psycopg.Error:
             db.close()
+            return None
+        return db
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Connection]:

@@ -13,6 +13,7 @@ import jobhistory
 from jobhistory.cli.moving import _asked_to_end
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
+from jobhistory.ledger import Ledger
 from jobhistory.status import JobStatus
 from jobhistory.testing.rules.base import CONNECTION, OTHER, job, jobs
 from tests.cli.command_line import CommandLine
@@ -58,14 +59,30 @@ def test_copy_draws_a_bar_on_a_terminal(cli: CommandLine, history: JobHistory, d
 
 def test_copy_refuses_what_it_could_not_do_rightly(cli: CommandLine, history: JobHistory, dest: str) -> None:
     history.register(CONNECTION)
+    Path(f"{dest}.link").hardlink_to(cli.url)
     for words, said in (
         ((cli.url, f"sqlite:///{cli.url}"), "the same"),
+        ((cli.url, f"{dest}.link"), "the same"),
         ((cli.url, "postgresql://there/db?read_url=x"), "leave read_url out"),
+        ((cli.url, "memory:"), "give a path"),
     ):
         result = cli("copy", *words)
         assert (2, True) == (result.exit_code, said in result.stderr)
     assert 3 == cli("copy", dest, f"{dest}.new").exit_code
     assert not Path(f"{dest}.new").exists()
+
+
+def test_copy_takes_no_other_file_for_its_ledger(
+    cli: CommandLine, history: JobHistory, dest: str, tmp_path: Path
+) -> None:
+    history.register(CONNECTION)
+    other = tmp_path / "notes.txt"
+    other.write_text("mine")
+    for file in (str(other), cli.url):
+        before = Path(file).read_bytes()
+        result = cli("copy", cli.url, dest, "--ledger", file)
+        assert (1, True) == (result.exit_code, "is no ledger of a copy" in result.stderr)
+        assert before == Path(file).read_bytes()
 
 
 def test_copy_tells_of_what_differs_and_ends_with_code_4(
@@ -94,11 +111,25 @@ def test_copy_tells_of_what_differs_and_ends_with_code_4(
     assert 1 == len(ledgers(tmp_path))
 
 
+def test_a_ledger_is_kept_for_what_still_runs_in_source(
+    cli: CommandLine, history: JobHistory, dest: str, tmp_path: Path
+) -> None:
+    running = [history.start(history.enqueue(CONNECTION).id) for _ in range(2)]
+    result = cli("copy", cli.url, dest)
+    assert (0, True) == (result.exit_code, "2 jobs left running in SOURCE" in result.stderr)
+    assert 1 == len(ledgers(tmp_path))
+    last, deleted = (history.complete(each.id) for each in running)
+    history.repository.delete_many([deleted.id])
+    assert 0 == cli("copy", cli.url, dest).exit_code
+    assert [last] == contents(dest)
+    assert [] == ledgers(tmp_path)
+
+
 def test_a_source_that_never_rests_ends_with_code_4(
     cli: CommandLine, history: JobHistory, dest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history.register(CONNECTION)
-    monkeypatch.setattr("jobhistory.moving.Comparison.is_equal", False)
+    monkeypatch.setattr("jobhistory.comparison.Comparison.is_equal", False)
     result = cli("copy", cli.url, dest)
     assert (4, f"{CONNECTION} differs: SOURCE is still written to; copy again\n") == (result.exit_code, result.stderr)
 
@@ -114,7 +145,8 @@ def test_copy_follows_until_ctrl_c_and_then_brings_over_what_came_last(
         assert process.stdout is not None
         assert process.stderr is not None
         assert "keeping up: let the workers switch" in process.stderr.readline()
-        assert 16 * 3 == ledger.stat().st_size, "two jobs, and their connection"
+        with ledger.open("r+b") as file:
+            assert {job(1).id, job(2).id} == set(Ledger(file).jobs())
         history.repository.add(job(3))
         history.cancel(job(1).id)
         history.repository.delete_many([job(2).id])
@@ -123,6 +155,20 @@ def test_copy_follows_until_ctrl_c_and_then_brings_over_what_came_last(
     assert 0 == process.returncode
     assert history.list_jobs(CONNECTION) == contents(dest)
     assert not ledger.exists()
+
+
+def test_whoever_is_told_that_it_keeps_up_may_end_it_at_once(
+    cli: CommandLine, history: JobHistory, dest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history.register(CONNECTION)
+
+    def say(text: str) -> None:
+        assert "keeping up" in text
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("jobhistory.cli.moving._say", say)
+    result = cli("copy", cli.url, dest, "--follow")
+    assert (0, "0 jobs of 1 connection") == (result.exit_code, result.stdout.splitlines()[-1])
 
 
 def test_one_signal_asks_to_end_and_the_second_is_as_it_was() -> None:
