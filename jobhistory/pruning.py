@@ -51,7 +51,8 @@ def prune(
         check_archive(path)
     tell = progress or (lambda *_: None)
     connections = _asked(history, source_connection_ids)
-    before = _space(history)
+    space = _Space(history)
+    before = space.taken
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
         plan = _Plan(spool)
         with archiving(None if dry_run else path) as archived:
@@ -66,9 +67,9 @@ def prune(
                 check_new(path)
             return Pruned(planned=plan.shares, bytes_before=before, bytes_after=before)
         # By now all that goes is in the archive, and the archive on disk.
-        deleted = _delete(history, plan, tell)
-    _reclaim(history, tell)
-    return Pruned(planned=plan.shares, deleted=deleted, bytes_before=before, bytes_after=_space(history))
+        deleted = _delete(history, plan, space, tell)
+    space.give_back(tell)
+    return Pruned(planned=plan.shares, deleted=deleted, bytes_before=before, bytes_after=space.taken)
 
 
 def _asked(history: JobHistory, source_connection_ids: Iterable[UUID | str] | None) -> list[SourceConnection]:
@@ -103,39 +104,55 @@ def _newest(history: JobHistory, id: UUID, count: int) -> Iterator[SyncJob]:
         yield from islice(history.iter_jobs(id, before=page[-1]), count - MAX_LIMIT)
 
 
-def _delete(history: JobHistory, plan: _Plan, tell: Progress) -> int:
+def _delete(history: JobHistory, plan: _Plan, space: _Space, tell: Progress) -> int:
     deleted = done = 0
     pace = _Pace(history, first=_FIRST_JOBS, most=MAX_LIMIT)
     ids = plan.oldest_first()
     while batch := list(islice(ids, pace.size)):
         with pace:
             deleted += history.repository.delete_many(batch)
+        if space.free > _MOST_FREE:
+            space.give_back()
         done += len(batch)
         tell("deleting", done, plan.jobs)
     return deleted
 
 
-def _space(history: JobHistory) -> int | None:
-    return history.repository.space()[0] if isinstance(history.repository, ReclaimsSpace) else None
+class _Space:
+    """The storage's room on the disk, where it can give it back.
 
+    That is done now and then already while jobs are deleted: SQLite finds each page's place in a list of all that are
+    free, and a hundred thousand of them would take an hour.
+    """
 
-def _reclaim(history: JobHistory, tell: Progress) -> None:
-    repository = history.repository
-    if not isinstance(repository, ReclaimsSpace):
-        return
-    _, free = repository.space()
-    reclaimed, freed = 0, 1
-    pace = _Pace(history, first=_FIRST_BYTES, most=_MOST_BYTES)
-    while freed:
-        with pace:
-            freed = repository.reclaim_space(pace.size)
-        reclaimed += freed
-        tell("reclaiming", reclaimed, free)
+    def __init__(self, history: JobHistory) -> None:
+        self._repository = history.repository if isinstance(history.repository, ReclaimsSpace) else None
+        self._pace = _Pace(history, first=_FIRST_BYTES, most=_MOST_BYTES)
+
+    @property
+    def taken(self) -> int | None:
+        """Bytes of all there is; None where nobody knows."""
+        return self._repository.space()[0] if self._repository else None
+
+    @property
+    def free(self) -> int:
+        """Bytes of them that hold nothing, and can be given back."""
+        return self._repository.space()[1] if self._repository else 0
+
+    def give_back(self, tell: Progress = lambda *_: None) -> None:
+        """Give back what is free by now."""
+        free, reclaimed, freed = self.free, 0, 1
+        while self._repository and freed and reclaimed < free:
+            with self._pace:
+                freed = self._repository.reclaim_space(self._pace.size)
+            reclaimed += freed
+            tell("reclaiming", reclaimed, free)
 
 
 _IN_MEMORY = 2**24
 _LEAST_ID = UUID(int=0)
 _FIRST_JOBS, _FIRST_BYTES, _MOST_BYTES = 50, 2**17, 2**24
+_MOST_FREE = 2**24
 _STEP = 0.02
 _BIGGEST_CHANGE = 2.0
 _REST = 0.5

@@ -407,6 +407,21 @@ def test_a_file_shrinks_and_what_it_took_before_and_takes_now_is_told(tmp_path: 
     assert path.stat().st_size < full / 10
 
 
+def test_room_is_given_back_while_jobs_go_before_much_of_it_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning_module, "_MOST_FREE", 2**16)
+    repository = SQLiteJobRepository(tmp_path / "history.db", durability="relaxed")
+    with closing(JobHistory(repository, clock=lambda: START, sleep=lambda _: None)) as history:
+        history.register(CONNECTION)
+        history.add_many(
+            attrs.evolve(job(JobStatus.FAILED, age), error="E" * 2000, completed_at=START) for age in range(1000)
+        )
+        free = []
+        history.prune(Retention(keep_last=1), progress=lambda *_: free.append(repository.space()[1]))
+    assert max(free) <= 2**16, "the longer the list of what is free, the longer each page's way out of it"
+
+
 def test_room_is_given_back_in_steps_no_bigger_than_asked(tmp_path: Path) -> None:
     with closing(SQLiteJobRepository(tmp_path / "history.db", durability="relaxed")) as repository:
         history = JobHistory(repository)
