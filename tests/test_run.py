@@ -680,6 +680,37 @@ def test_what_interrupts_entering_behind_the_claim_ends_the_job(repository: JobR
     assert "KeyboardInterrupt" == history.get(job.id).error
 
 
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["Ctrl-C"], JobStatus.PENDING),
+        (["late Ctrl-C"], JobStatus.CANCELLED),
+        (["late Ctrl-C", "down"], JobStatus.CANCELLED),
+        (["landed", "Ctrl-C"], JobStatus.CANCELLED),
+    ],
+    ids=str,
+)
+def test_a_ctrl_c_that_comes_behind_the_write_of_the_claim_ends_the_job(
+    repository: JobRepository, time: Time, words: list[str], status: JobStatus
+) -> None:
+    job = time.history(repository).enqueue(CONNECTION)
+    history = time.history(Troubled(repository, replace=words))
+    time.seconds = 3
+    with pytest.raises(KeyboardInterrupt), SteppedRun(history, lambda: job.id):
+        raise AssertionError
+    stored = repository.get(job.id)
+    assert status is stored.status
+    assert (0 if stored.is_terminal else None) == stored.duration_seconds
+
+
+def test_a_ctrl_c_behind_a_claim_comes_out_though_the_storage_is_down(repository: JobRepository, time: Time) -> None:
+    history = time.history(Troubled(repository, replace=["late Ctrl-C"], get=["fine", "down"]))
+    run = stepped(history)
+    with pytest.raises(KeyboardInterrupt), run:
+        raise AssertionError
+    assert JobStatus.RUNNING is repository.get(run._job_id()).status
+
+
 def test_a_second_ctrl_c_while_leaving_comes_out(memory: JobHistory) -> None:
     class Impatient(SteppedRun):
         def _leave(self) -> None:
