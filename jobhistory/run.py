@@ -217,7 +217,7 @@ class Run:
     def _find_claimed(self) -> None:
         """Hold the job if it is ours by now, so that leaving ends it; a storage that fails leaves it to reaping."""
         if self._job is None and self._wanted is not None:
-            with suppress(Exception):
+            with suppress(BaseException):  # another Ctrl-C too: the first goes on
                 stored = self._history.get(self._wanted)
                 if stored.worker == self.worker:
                     self._job = stored

@@ -703,12 +703,17 @@ def test_a_ctrl_c_that_comes_behind_the_write_of_the_claim_ends_the_job(
     assert (0 if stored.is_terminal else None) == stored.duration_seconds
 
 
-def test_a_ctrl_c_behind_a_claim_comes_out_though_the_storage_is_down(repository: JobRepository, time: Time) -> None:
-    history = time.history(Troubled(repository, replace=["late Ctrl-C"], get=["fine", "down"]))
-    run = stepped(history)
-    with pytest.raises(KeyboardInterrupt), run:
+@pytest.mark.parametrize("word", ["down", "Ctrl-C"])
+def test_a_ctrl_c_behind_a_claim_that_cannot_be_looked_for_comes_out(
+    repository: JobRepository, time: Time, word: str
+) -> None:
+    job = time.history(repository).enqueue(CONNECTION)
+    troubled = Troubled(repository, replace=["late Ctrl-C"], get=["fine", word])
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt), time.history(troubled).run(job.id):
         raise AssertionError
-    assert JobStatus.RUNNING is repository.get(run._job_id()).status
+    assert JobStatus.RUNNING is repository.get(job.id).status, "reaping ends it"
+    assert before == threading.active_count()
 
 
 def test_a_second_ctrl_c_while_leaving_comes_out(memory: JobHistory) -> None:
