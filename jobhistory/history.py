@@ -293,7 +293,11 @@ class JobHistory(Steps):
         metadata: Mapping[str, Any] | None = None,
         **options: Unpack[RunOptions],
     ) -> Run:
-        """Enqueue a job and run it, in one: see enqueue, run and Run."""
+        """Enqueue a job and run it, in one: see enqueue, run and Run.
+
+        Where entering fails between the two, or the process is killed there, the job stays PENDING, and refuses
+        `exclusive` ones until it is cancelled, reaped with `pending_for`, or this Run is entered again.
+        """
         connection = parse_id(source_connection_id)
         id = self._new_id()  # one, however often entering is tried
         return Run(

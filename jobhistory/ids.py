@@ -19,7 +19,7 @@ _CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-_LOCK = threading.Lock()
+_LOCK = threading.RLock()  # a signal handler may fork while it is held
 # A child has no thread that would release a lock which another held: so nobody else holds it at a fork.
 os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
 

@@ -180,6 +180,6 @@ class Reaper:
         while not self._left.is_set():
             try:
                 reap(self._history, self._rule, self._left.wait)
-            except Exception:  # noqa: BLE001  as said
+            except BaseException:  # noqa: BLE001  whatever a hook raises, as said
                 _log.exception("reaping failed; it is tried again")
             self._left.wait(self._every)

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
@@ -111,6 +112,7 @@ class Run:
         self._heartbeat_interval = _interval("heartbeat_interval", heartbeat_interval)
         self._handle_sigterm = handle_sigterm
         self._pid = _Process.pid
+        self._wanted: UUID | None = None
         self._job: SyncJob | None = None
         self._totals = (0, 0, 0, 0)
         self._over = False
@@ -187,20 +189,22 @@ class Run:
         self._require_here()
         self._over = False
         self._left.clear()
-        if self._handle_sigterm:
-            sigterm.watch(self.request_cancel)
         try:
+            if self._handle_sigterm:
+                sigterm.watch(self.request_cancel)
             self._claim()
         except BaseException as error:
+            if not isinstance(error, Exception):  # a Ctrl-C, which may have come behind the write
+                self._find_claimed()
             self.__exit__(type(error), error, error.__traceback__)
             raise
         return self
 
     def _claim(self) -> None:
         """Make the job ours; the writer is started first, for it may fail, and then nothing is claimed."""
-        self._written = self._history.monotonic()
+        self._started = self._written = self._history.monotonic()
         self._start()
-        job_id = self._job_id()
+        self._wanted = job_id = self._job_id()
         try:
             job = self._history.start(job_id, worker=self.worker)
         except JobNotFoundError:
@@ -209,6 +213,14 @@ class Run:
         self._started = self._written = self._history.monotonic()
         self._job = job
         self._know(job)
+
+    def _find_claimed(self) -> None:
+        """Hold the job if it is ours by now, so that leaving ends it; a storage that fails leaves it to reaping."""
+        if self._job is None and self._wanted is not None:
+            with suppress(BaseException):  # another Ctrl-C too: the first goes on
+                stored = self._history.get(self._wanted)
+                if stored.worker == self.worker:
+                    self._job = stored
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -217,3 +217,18 @@ def busy() -> Iterator[UUID7]:
 def test_a_fork_while_other_threads_make_ids_leaves_the_child_able_to(busy: UUID7) -> None:
     for _ in range(20):
         in_a_child(busy)
+
+
+def test_a_signal_handler_may_fork_in_the_midst_of_making_an_id() -> None:
+    made: list[UUID] = []
+
+    class Last(int):
+        def __add__(self, step: int) -> int:  # here the lock is held
+            made.append(in_a_child(at(NOON)))
+            return int(self) + step
+
+    new_id = at(NOON)
+    new_id._last = Last(0)
+    made.append(new_id())
+
+    assert 2 == len(set(made))

@@ -31,19 +31,35 @@ def test_the_tour_runs_and_prints_what_its_comments_say(tmp_path: Path) -> None:
 
 
 def test_the_worker_takes_the_job_that_waited_longest_of_more_than_a_page(tmp_path: Path) -> None:
-    [worker] = [code for code in PYTHON if "def work_off_the_queue" in code]
-    functions = worker[: worker.index("\n\nhistory.enqueue")].replace("limit=1000", "limit=50")
-    fill = """
-import jobhistory
-history = jobhistory.open("memory:")
-jobs = [history.enqueue("550e8400-e29b-41d4-a716-446655440000").id for _ in range(120)]
-"""
     check = """
 taken = []
 work_off_the_queue(lambda run: taken.append(run.job.id))
 assert taken == jobs
 """
-    python(fill + functions + check, tmp_path)
+    python(worker_of(120) + check, tmp_path)
+
+
+def test_the_worker_that_gets_sigterm_cancels_its_job_and_leaves_the_others(tmp_path: Path) -> None:
+    check = """
+import signal
+try:
+    work_off_the_queue(lambda run: signal.raise_signal(signal.SIGTERM))
+except SystemExit as error:
+    assert error.code == 0
+assert [history.get(id).status for id in jobs] == ["CANCELLED", "PENDING"]
+"""
+    python(worker_of(2) + check, tmp_path)
+
+
+def worker_of(number: int) -> str:
+    """The worker's functions, behind a history of so many jobs that wait."""
+    [worker] = [code for code in PYTHON if "def work_off_the_queue" in code]
+    functions = worker[: worker.index("\n\nhistory.enqueue")].replace("limit=1000", "limit=50")
+    return f"""
+import jobhistory
+history = jobhistory.open("memory:")
+jobs = [history.enqueue("550e8400-e29b-41d4-a716-446655440000").id for _ in range({number})]
+{functions}"""
 
 
 def test_a_pipeline_that_is_one_command_fails_where_its_target_does(tmp_path: Path) -> None:

@@ -571,6 +571,19 @@ def test_a_bug_in_a_backend_does_not_end_the_reaper(caplog: pytest.LogCaptureFix
 
 
 @MULTITHREADED_FORK
+def test_whatever_a_hook_raises_the_reaper_goes_on(repository: JobRepository) -> None:
+    told = threading.Semaphore(0)
+
+    def hook(job: SyncJob) -> None:
+        told.release()
+        raise SystemExit(str(job.id))
+
+    with JobHistory(repository, hooks=[hook]).reaper(every=0.001, confirm_for=0.001):
+        for id in (7, 8):
+            long_ago(repository, id)
+            assert told.acquire(timeout=10)
+
+
 def test_a_forked_child_leaves_its_parents_reaper_alone(repository: JobRepository) -> None:
     watched = Watched(repository)
     with JobHistory(watched).reaper(every=0.001) as reaper:

@@ -680,6 +680,42 @@ def test_what_interrupts_entering_behind_the_claim_ends_the_job(repository: JobR
     assert "KeyboardInterrupt" == history.get(job.id).error
 
 
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["Ctrl-C"], JobStatus.PENDING),
+        (["late Ctrl-C"], JobStatus.CANCELLED),
+        (["late Ctrl-C", "down"], JobStatus.CANCELLED),
+        (["landed", "Ctrl-C"], JobStatus.CANCELLED),
+    ],
+    ids=str,
+)
+def test_a_ctrl_c_that_comes_behind_the_write_of_the_claim_ends_the_job(
+    repository: JobRepository, time: Time, words: list[str], status: JobStatus
+) -> None:
+    job = time.history(repository).enqueue(CONNECTION)
+    history = time.history(Troubled(repository, replace=words))
+    time.seconds = 3
+    with pytest.raises(KeyboardInterrupt), SteppedRun(history, lambda: job.id):
+        raise AssertionError
+    stored = repository.get(job.id)
+    assert status is stored.status
+    assert (0 if stored.is_terminal else None) == stored.duration_seconds
+
+
+@pytest.mark.parametrize("word", ["down", "Ctrl-C"])
+def test_a_ctrl_c_behind_a_claim_that_cannot_be_looked_for_comes_out(
+    repository: JobRepository, time: Time, word: str
+) -> None:
+    job = time.history(repository).enqueue(CONNECTION)
+    troubled = Troubled(repository, replace=["late Ctrl-C"], get=["fine", word])
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt), time.history(troubled).run(job.id):
+        raise AssertionError
+    assert JobStatus.RUNNING is repository.get(job.id).status, "reaping ends it"
+    assert before == threading.active_count()
+
+
 def test_a_second_ctrl_c_while_leaving_comes_out(memory: JobHistory) -> None:
     class Impatient(SteppedRun):
         def _leave(self) -> None:

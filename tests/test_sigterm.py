@@ -17,6 +17,7 @@ from jobhistory import (
     JobNotFoundError,
     JobStatus,
 )
+from jobhistory.sigterm import Tell, sigterm
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from tests.workers import CONNECTION, MULTITHREADED_FORK, START, Time, counts, forked, stepped
@@ -161,6 +162,22 @@ def test_sigterm_is_handled_in_the_main_thread_only(memory: JobHistory, outer: l
 
 def test_a_run_that_could_not_be_entered_gives_sigterm_back(memory: JobHistory, outer: list[int]) -> None:
     with pytest.raises(JobNotFoundError), memory.run(CONNECTION, handle_sigterm=True):
+        raise AssertionError
+    terminate()
+    assert [signal.SIGTERM] == outer
+
+
+def test_a_ctrl_c_while_a_run_begins_to_watch_gives_sigterm_back(
+    memory: JobHistory, outer: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = sigterm.watch
+
+    def interrupted(tell: Tell) -> None:
+        watch(tell)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sigterm, "watch", interrupted)
+    with pytest.raises(KeyboardInterrupt), memory.track(CONNECTION, handle_sigterm=True):
         raise AssertionError
     terminate()
     assert [signal.SIGTERM] == outer
