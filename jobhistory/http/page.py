@@ -118,7 +118,7 @@ class _Page:
                     try:
                         return await handle(request)
                     except _SignInError:
-                        return _redirect(request, f"/sign-in?{urlencode({'next': request.url.path})}")
+                        return _redirect(request, f"/sign-in?{urlencode({'next': _here(request)})}")
                     except (JobHistoryError, RequestValidationError, HTTPException) as error:
                         status, detail = meaning(error)
                         return page._render(request, "problem.html", status=status, detail=detail)
@@ -333,6 +333,12 @@ def _base(request: Request) -> str:
     """Where the application is mounted."""
     base: str = request.scope.get("root_path", "")
     return base.rstrip("/")
+
+
+def _here(request: Request) -> str:
+    """What was asked for, from where the application is mounted on."""
+    path, query = request.url.path.removeprefix(_base(request)), request.url.query
+    return f"{path}?{query}" if query else path
 
 
 def _url(base: str, job: SyncJob) -> str:
