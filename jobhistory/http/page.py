@@ -206,7 +206,7 @@ class _Page:
         """Cancel it, and show what became of it."""
         check_origin(request)
         job = await self._service.job(await self._key(request), source_connection_id, job_id)
-        await self._service.call(self._history.cancel, job.id)
+        await self._service.write(self._history.cancel, job.id)
         return _redirect(request, _url("", job))
 
     # ---- What is live: the page asks for itself again when there is news

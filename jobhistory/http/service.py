@@ -20,7 +20,10 @@ from jobhistory.job import SyncJob
 from jobhistory.repository import SourceConnection
 
 THREADS = 8
-"""More would only wait for each other's writes."""
+"""For what is read."""
+WRITERS = 4
+"""Threads for what is written, apart from those: where one writer holds the storage, all others wait for it, and those
+who only look need not. More would only wait for each other."""
 _REALM = 'Bearer realm="jobhistory"'
 _INVALID = f'{_REALM}, error="invalid_token"'
 INSUFFICIENT = f'{_REALM}, error="insufficient_scope"'
@@ -42,11 +45,15 @@ class Service:
         self.is_open = authorize is None
         self._authorize = authorize
         self._is_awaited = any(map(inspect.iscoroutinefunction, (authorize, getattr(authorize, "__call__", None))))  # noqa: B004  an object's, to look at
-        self._limiter = CapacityLimiter(THREADS)
+        self._limiter, self._writers = CapacityLimiter(THREADS), CapacityLimiter(WRITERS)
 
     async def call(self, function: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> _T:
         """Call what blocks, in a thread; once begun it is waited for, also where nobody wants its result any more."""
         return await anyio.to_thread.run_sync(partial(function, *args, **options), limiter=self._limiter)
+
+    async def write(self, function: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> _T:
+        """As `call`, for what may have to wait for another's write."""
+        return await anyio.to_thread.run_sync(partial(function, *args, **options), limiter=self._writers)
 
     async def admit(self, request: Request, bearer: Bearer, header: Header) -> None:
         """Note the request's key as its state's `key`; raise 401 where there is none, or one that nobody has."""

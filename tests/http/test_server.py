@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -16,6 +19,9 @@ from jobhistory.history import JobHistory
 from jobhistory.http import create_app
 from jobhistory.http.limits import LimitsMiddleware
 from jobhistory.http.server import Protocol
+from jobhistory.http.service import THREADS, WRITERS
+from jobhistory.job import SyncJob
+from jobhistory.storage.memory import InMemoryJobRepository
 from tests.http.serving import DOCS, JOBS, KEY, TOKENS, Stage, running
 from tests.http.test_api import detail
 
@@ -188,3 +194,33 @@ def test_a_hundred_clients_at_a_time_are_served(history: JobHistory, stage: Stag
 
     with stage.serving_history(history):
         assert [200] * 100 == asyncio.run(all_at_once())
+
+
+def test_writes_that_wait_for_another_do_not_keep_readers_waiting(stage: Stage) -> None:
+    came, began, free = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
+
+    class Locked(InMemoryJobRepository):
+        def list_jobs(self, source_connection_id: UUID, **options: Any) -> list[SyncJob]:  # noqa: ANN401  as it is
+            came.release()  # to look whether there is such a connection
+            return super().list_jobs(source_connection_id, **options)
+
+        def add(self, job: SyncJob, *, exclusive: bool = False) -> None:
+            began.release()
+            assert free.wait(60)
+            super().add(job, exclusive=exclusive)
+
+    async def scenario() -> None:
+        async with httpx2.AsyncClient(base_url=stage.url, timeout=20) as client:
+            writes = [asyncio.create_task(client.post(RUN)) for _ in range(THREADS)]
+            for each in [came] * THREADS + [began] * WRITERS:
+                await asyncio.to_thread(each.acquire)
+            try:
+                assert 200 == (await client.get("/healthz")).status_code
+            finally:
+                free.set()
+            assert [200] * THREADS == [answer.status_code for answer in await asyncio.gather(*writes)]
+
+    history = JobHistory(Locked())
+    history.register(DOCS)
+    with stage.serving_history(history, authorize=None):
+        asyncio.run(scenario())
