@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
@@ -108,6 +109,8 @@ class Feed:
 
     async def _read(self, token: str | None) -> None:
         while True:
+            if _server_stops():
+                self.end()
             try:
                 found = await self._call(self._history.wait_for_changes, token, timeout=_WAIT_AT_ONCE, limit=MAX_LIMIT)
             except StorageError as error:
@@ -126,6 +129,15 @@ class Feed:
     def _wake(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+
+
+def _server_stops() -> bool:
+    """Whether the uvicorn that serves this process was told to stop: it tells no application before all is answered.
+
+    It would wait for ever for streams; what it was told stands in the object whose method its signals come to.
+    """
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return getattr(server, "should_exit", False) is True
 
 
 class EventStream(StreamingResponse):

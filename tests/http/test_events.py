@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -11,10 +11,11 @@ from uuid import UUID
 import attrs
 import httpx2
 import pytest
+import uvicorn
 
 from jobhistory.errors import StorageError
 from jobhistory.history import JobHistory
-from jobhistory.http import events
+from jobhistory.http import create_app, events
 from jobhistory.http.events import Feed
 from jobhistory.repository import Change
 from jobhistory.storage.memory import InMemoryJobRepository
@@ -101,8 +102,6 @@ def test_a_silent_stream_says_that_it_is_there_and_where(stage: Stage, history: 
 
 
 def test_streams_end_when_the_server_stops(history: JobHistory) -> None:
-    from jobhistory.http import create_app
-
     app = create_app(history, TOKENS)
     with httpx2.Client(headers={"X-API-Key": KEY}, timeout=60) as client:
         with running(app) as url:
@@ -111,6 +110,24 @@ def test_streams_end_when_the_server_stops(history: JobHistory) -> None:
             next(lines)
         assert "" == [*lines][-1]
         stream.close()
+
+
+def test_streams_end_when_a_server_that_is_not_ours_stops(history: JobHistory) -> None:
+    server = uvicorn.Server(uvicorn.Config(create_app(history)))
+
+    async def scenario() -> list[list[Change]]:
+        listener = Feed(history).listen(None, every=60)
+        rest = asyncio.create_task(_all(listener))
+        await asyncio.sleep(0)
+        server.should_exit = True
+        return await asyncio.wait_for(rest, 20)
+
+    with server.capture_signals():
+        assert [] == asyncio.run(scenario())
+
+
+async def _all(listener: AsyncIterator[list[Change]]) -> list[list[Change]]:
+    return [batch async for batch in listener]
 
 
 # ---- The feed by itself
