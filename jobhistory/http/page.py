@@ -80,8 +80,18 @@ def page_router(service: Service, feed: Feed, comment_every: float) -> APIRouter
         ("/sign-out", page.leave),
     ):
         router.add_api_route(path, endpoint, methods=["POST"])
-    router.mount("/static", StaticFiles(packages=[("jobhistory.http", "static")]))
+    router.mount("/static", _Files(packages=[("jobhistory.http", "static")]))
     return router
+
+
+class _Files(StaticFiles):
+    """The pages' style and script, which a browser asks about each time: another version's do not fit these pages."""
+
+    def file_response(self, *args: Any, **options: Any) -> Response:  # noqa: ANN401  StaticFiles' own
+        """The file, or that it is the same still."""
+        answer = super().file_response(*args, **options)
+        answer.headers.update({"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"})
+        return answer
 
 
 class _SignInError(Exception):

@@ -341,6 +341,16 @@ def test_a_stranger_comes_to_where_he_wanted_also_where_the_page_is_mounted(stag
         assert wanted == client.post("/jobs/sign-in", data={"key": KEY, "next": following}).headers["Location"]
 
 
+def test_a_browser_asks_whether_style_and_script_are_still_those(page: httpx2.Client) -> None:
+    for url in ("/static/style.css", "/static/page.js"):
+        first = page.get(url)
+        second = page.get(url, headers={"If-None-Match": first.headers["ETag"]})
+        assert [(200, "no-cache"), (304, "no-cache")] == [
+            (answer.status_code, answer.headers.get("Cache-Control")) for answer in (first, second)
+        ]
+        assert "nosniff" == first.headers["X-Content-Type-Options"]
+
+
 # ---- Drawings
 
 
