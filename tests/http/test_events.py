@@ -20,6 +20,7 @@ from jobhistory.http.events import Feed
 from jobhistory.repository import Change
 from jobhistory.storage.memory import InMemoryJobRepository
 from tests.http.serving import DOCS, JOBS, KEY, OTHERS, TOKENS, Stage, running
+from tests.http.test_api import detail
 from tests.workers import Troubled
 
 EVENTS = f"{JOBS}/events"
@@ -87,7 +88,9 @@ def test_a_stream_resumes_behind_the_last_event_that_came(history: JobHistory, c
 
 
 def test_a_place_that_is_none_is_refused(client: httpx2.Client) -> None:
-    assert 422 == client.get(EVENTS, headers={"Last-Event-ID": "x"}).status_code
+    assert (422, "Last-Event-ID is not the id of an event: leave it out, and list what there is") == detail(
+        client.get(EVENTS, headers={"Last-Event-ID": "x"})
+    )
 
 
 def test_a_silent_stream_says_that_it_is_there_and_where(stage: Stage, history: JobHistory) -> None:
