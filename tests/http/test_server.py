@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import socket
 import threading
@@ -18,7 +19,7 @@ from starlette.types import Message
 from jobhistory.history import JobHistory
 from jobhistory.http import create_app
 from jobhistory.http.limits import LimitsMiddleware
-from jobhistory.http.server import Protocol
+from jobhistory.http.server import Protocol, Server
 from jobhistory.http.service import THREADS, WRITERS
 from jobhistory.job import SyncJob
 from jobhistory.storage.memory import InMemoryJobRepository
@@ -224,3 +225,25 @@ def test_writes_that_wait_for_another_do_not_keep_readers_waiting(stage: Stage) 
     history.register(DOCS)
     with stage.serving_history(history, authorize=None):
         asyncio.run(scenario())
+
+
+def test_that_nobody_can_connect_is_told_once_a_second(
+    history: JobHistory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "time", lambda: clock[0])
+        server = Server(create_app(history))
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        await server.startup([])
+        for clock[0] in (1.0, 1.5, 2.0):
+            for _ in range(3):
+                loop.call_exception_handler({"message": "accept", "exception": OSError(errno.EMFILE, "Too many")})
+        loop.call_exception_handler({"message": "something else"})
+
+    clock = [0.0]
+    asyncio.run(scenario())
+
+    said = "nobody can connect for now: Too many (more at a time: ulimit -n)"
+    assert [said, said, "something else"] == [record.getMessage() for record in caplog.records]
