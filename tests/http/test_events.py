@@ -115,15 +115,19 @@ def test_streams_end_when_the_server_stops(history: JobHistory) -> None:
         stream.close()
 
 
-def test_streams_end_when_a_server_that_is_not_ours_stops(history: JobHistory) -> None:
+def test_streams_end_when_a_server_that_is_not_ours_stops() -> None:
+    class Stopping(JobHistory):
+        def wait_for_changes(self, *args: object, **options: object) -> list[Change]:
+            del args, options
+            server.should_exit = True
+            return []
+
+    history = Stopping(InMemoryJobRepository())
     server = uvicorn.Server(uvicorn.Config(create_app(history)))
 
     async def scenario() -> list[list[Change]]:
         listener = Feed(history).listen(None, every=60)
-        rest = asyncio.create_task(_all(listener))
-        await asyncio.sleep(0)
-        server.should_exit = True
-        return await asyncio.wait_for(rest, 20)
+        return await asyncio.wait_for(_all(listener), 20)
 
     with server.capture_signals():
         assert [] == asyncio.run(scenario())
