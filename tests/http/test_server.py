@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -143,6 +144,20 @@ def test_an_answer_does_not_wait_for_the_clients_acknowledgement(history: JobHis
         assert b"HTTP/1.1 200 OK" == line.recv(15)
 
     assert [True] == at_once
+
+
+def test_a_server_may_listen_on_a_socket_of_this_machine(history: JobHistory, tmp_path: Path) -> None:
+    server = Server(create_app(history))
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as line:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        line.connect(str(tmp_path / "s"))
+        line.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert b"HTTP/1.1 200 OK" == line.recv(15)
+        server.should_exit = True
+        thread.join()
 
 
 def test_an_answer_that_has_begun_may_take_its_time() -> None:
