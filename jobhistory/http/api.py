@@ -174,7 +174,7 @@ class Api:
     ) -> Response:
         """Queue a sync job for a worker to pick up. The source connection must be registered already."""
         await self.service.check(request.state.key, source_connection_id)
-        job = await self.service.call(
+        job = await self.service.write(
             self._history.enqueue,
             source_connection_id,
             exclusive=exclusive,
@@ -208,7 +208,7 @@ class Api:
     async def cancel(self, *, request: Request, source_connection_id: ConnectionId, job_id: JobId) -> Response:
         """Ask a sync job to stop. Asking again changes nothing."""
         await self.service.job(request.state.key, source_connection_id, job_id)
-        return _fresh(await self.service.call(self._history.cancel, job_id))
+        return _fresh(await self.service.write(self._history.cancel, job_id))
 
     async def list_connections(self, *, request: Request, limit: Limit = 100, after: After = None) -> Response:
         """Retrieve the source connections, each with its newest job."""

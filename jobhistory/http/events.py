@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
@@ -16,9 +17,10 @@ from typing import ParamSpec, TypeVar
 import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi.sse import format_sse_event
+from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
-from jobhistory.errors import StorageError
+from jobhistory.errors import InvalidCursorError, StorageError
 from jobhistory.history import JobHistory
 from jobhistory.repository import MAX_LIMIT, Change
 
@@ -26,6 +28,7 @@ COMMENT_EVERY = 15.0
 """Seconds of silence after which a stream says that it is still there: proxies cut what is idle."""
 RECONNECT_AFTER = 2000
 """Milliseconds after which a browser that was cut off comes back."""
+_NO_PLACE = "Last-Event-ID is not the id of an event: leave it out, and list what there is"
 _THREADS = 3  # one for the reader, the others for those who catch up
 _WAIT_AT_ONCE = 0.5
 _PAUSE = 1.0
@@ -57,11 +60,14 @@ class Feed:
     async def place(self, token: str | None) -> str | None:
         """Where to begin: at the token, which is checked; without one, with what is still to come.
 
-        Raises InvalidCursorError.
+        Raises HTTPException for a token that is none.
         """
         if token is None:
             return await self._call(self._history.latest_change)
-        await self._call(self._history.changes, token, limit=1)
+        try:
+            await self._call(self._history.changes, token, limit=1)
+        except InvalidCursorError as error:
+            raise HTTPException(422, _NO_PLACE) from error
         return token
 
     def end(self) -> None:
@@ -108,6 +114,8 @@ class Feed:
 
     async def _read(self, token: str | None) -> None:
         while True:
+            if _server_stops():
+                self.end()
             try:
                 found = await self._call(self._history.wait_for_changes, token, timeout=_WAIT_AT_ONCE, limit=MAX_LIMIT)
             except StorageError as error:
@@ -126,6 +134,15 @@ class Feed:
     def _wake(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+
+
+def _server_stops() -> bool:
+    """Whether the uvicorn that serves this process was told to stop: it tells no application before all is answered.
+
+    It would wait for ever for streams; what it was told stands in the object whose method its signals come to.
+    """
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return getattr(server, "should_exit", False) is True
 
 
 class EventStream(StreamingResponse):

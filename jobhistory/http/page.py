@@ -80,8 +80,18 @@ def page_router(service: Service, feed: Feed, comment_every: float) -> APIRouter
         ("/sign-out", page.leave),
     ):
         router.add_api_route(path, endpoint, methods=["POST"])
-    router.mount("/static", StaticFiles(packages=[("jobhistory.http", "static")]))
+    router.mount("/static", _Files(packages=[("jobhistory.http", "static")]))
     return router
+
+
+class _Files(StaticFiles):
+    """The pages' style and script, which a browser asks about each time: another version's do not fit these pages."""
+
+    def file_response(self, *args: Any, **options: Any) -> Response:  # noqa: ANN401  StaticFiles' own
+        """The file, or that it is the same still."""
+        answer = super().file_response(*args, **options)
+        answer.headers.update({"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"})
+        return answer
 
 
 class _SignInError(Exception):
@@ -118,7 +128,7 @@ class _Page:
                     try:
                         return await handle(request)
                     except _SignInError:
-                        return _redirect(request, f"/sign-in?{urlencode({'next': request.url.path})}")
+                        return _redirect(request, f"/sign-in?{urlencode({'next': _here(request)})}")
                     except (JobHistoryError, RequestValidationError, HTTPException) as error:
                         status, detail = meaning(error)
                         return page._render(request, "problem.html", status=status, detail=detail)
@@ -206,7 +216,7 @@ class _Page:
         """Cancel it, and show what became of it."""
         check_origin(request)
         job = await self._service.job(await self._key(request), source_connection_id, job_id)
-        await self._service.call(self._history.cancel, job.id)
+        await self._service.write(self._history.cancel, job.id)
         return _redirect(request, _url("", job))
 
     # ---- What is live: the page asks for itself again when there is news
@@ -333,6 +343,12 @@ def _base(request: Request) -> str:
     """Where the application is mounted."""
     base: str = request.scope.get("root_path", "")
     return base.rstrip("/")
+
+
+def _here(request: Request) -> str:
+    """What was asked for, from where the application is mounted on."""
+    path, query = request.url.path.removeprefix(_base(request)), request.url.query
+    return f"{path}?{query}" if query else path
 
 
 def _url(base: str, job: SyncJob) -> str:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import logging
+import math
 import socket
 from asyncio import TimerHandle, Transport
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -17,7 +22,9 @@ HEAD_SECONDS = 10.0
 MAX_HEAD = 64 * 1024
 """Bytes of a request's head."""
 _STOP_SECONDS = 5
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
+_log = logging.getLogger("jobhistory")
 
 
 class Protocol(HttpToolsProtocol):
@@ -94,6 +101,24 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._feed = app.state.feed
+        self._told_at = -math.inf
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        asyncio.get_running_loop().set_exception_handler(self._tell)
+        await super().startup(sockets)
+
+    def _tell(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log what went wrong in the loop: in a line a second, and no trace, where there is no room to connect.
+
+        asyncio tells that as often as its backlog is long, each second, until there is.
+        """
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in _NO_ROOM:
+            loop.default_exception_handler(context)
+        elif loop.time() >= self._told_at + 1:
+            self._told_at = loop.time()
+            _log.error("nobody can connect for now: %s (more at a time: ulimit -n)", error.strerror)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let the streams end, which would not by themselves; then the rest."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import islice
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
+import anyio.from_thread
 import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi import HTTPException
@@ -20,7 +22,10 @@ from jobhistory.job import SyncJob
 from jobhistory.repository import SourceConnection
 
 THREADS = 8
-"""More would only wait for each other's writes."""
+"""For what is read."""
+WRITERS = 4
+"""Threads for what is written, apart from those: where one writer holds the storage, all others wait for it, and those
+who only look need not. More would only wait for each other."""
 _REALM = 'Bearer realm="jobhistory"'
 _INVALID = f'{_REALM}, error="invalid_token"'
 INSUFFICIENT = f'{_REALM}, error="insufficient_scope"'
@@ -42,11 +47,15 @@ class Service:
         self.is_open = authorize is None
         self._authorize = authorize
         self._is_awaited = any(map(inspect.iscoroutinefunction, (authorize, getattr(authorize, "__call__", None))))  # noqa: B004  an object's, to look at
-        self._limiter = CapacityLimiter(THREADS)
+        self._limiter, self._writers = CapacityLimiter(THREADS), CapacityLimiter(WRITERS)
 
     async def call(self, function: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> _T:
         """Call what blocks, in a thread; once begun it is waited for, also where nobody wants its result any more."""
         return await anyio.to_thread.run_sync(partial(function, *args, **options), limiter=self._limiter)
+
+    async def write(self, function: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> _T:
+        """As `call`, for what may have to wait for another's write."""
+        return await anyio.to_thread.run_sync(partial(function, *args, **options), limiter=self._writers)
 
     async def admit(self, request: Request, bearer: Bearer, header: Header) -> None:
         """Note the request's key as its state's `key`; raise 401 where there is none, or one that nobody has."""
@@ -67,7 +76,7 @@ class Service:
         if self._is_awaited:
             answer: Any = self._authorize(key, source_connection_id)
             return bool(await answer)
-        return bool(await self.call(self._authorize, key, source_connection_id))
+        return await self.call(_ask, self._authorize, key, source_connection_id)
 
     async def check(self, key: str | None, source_connection_id: UUID) -> None:
         """Raise SourceConnectionNotFoundError where the connection is somebody else's, or there is none."""
@@ -85,10 +94,29 @@ class Service:
 
     async def connections(self, key: str | None, *, limit: int, after: UUID | None) -> list[SourceConnection]:
         """The connections that the key may see, in the order of their ids: at most `limit`, those behind `after`."""
-        page: list[SourceConnection] = []
-        for connection in await self.call(self.history.connections):
-            if (after is None or connection.id > after) and await self.allows(key, connection.id):
-                page.append(connection)
-                if len(page) == limit:
-                    break
-        return page
+        known = await self.call(self.history.connections)
+        return await self._seen(key, [each for each in known if after is None or each.id > after], limit)
+
+    async def _seen(self, key: str | None, connections: list[SourceConnection], limit: int) -> list[SourceConnection]:
+        """The first of the connections that the key may see, at most `limit`."""
+        if (authorize := self._authorize) is None:
+            return connections[:limit]
+        if not self._is_awaited:
+            # All in one thread: to go to one and come back takes longer than most answers.
+            allowed = (each for each in connections if key is not None and _ask(authorize, key, each.id))
+            return await self.call(lambda: [*islice(allowed, limit)])
+        seen: list[SourceConnection] = []
+        for connection in connections:
+            if len(seen) < limit and await self.allows(key, connection.id):
+                seen.append(connection)
+        return seen
+
+
+def _ask(authorize: Authorize, key: str, source_connection_id: UUID | None) -> bool:
+    """What the function says, called in this thread; what it gives to be awaited is no answer yet, and no yes."""
+    answer = authorize(key, source_connection_id)
+    return bool(anyio.from_thread.run(_awaited, answer) if inspect.isawaitable(answer) else answer)
+
+
+async def _awaited(answer: Awaitable[bool]) -> bool:
+    return await answer

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
+from contextvars import ContextVar
 from pathlib import Path
 from uuid import UUID
 
@@ -8,7 +11,10 @@ import pytest
 
 from jobhistory.history import JobHistory
 from jobhistory.http import Tokens
-from tests.http.serving import DOCS, DOCS_KEY, JOBS, KEY, OTHERS, UNKNOWN, Stage
+from jobhistory.http.service import Service
+from jobhistory.repository import SourceConnection
+from jobhistory.storage.memory import InMemoryJobRepository
+from tests.http.serving import DOCS, DOCS_KEY, JOBS, KEY, OTHERS, TOKENS, UNKNOWN, Stage
 from tests.http.test_api import NO_CONNECTION, detail, finished
 
 OPERATIONS = [
@@ -137,3 +143,37 @@ def test_a_token_file_that_cannot_be_meant_is_refused(tmp_path: Path, text: str,
 
     with pytest.raises(ValueError, match=said):
         Tokens.from_file(path)
+
+
+def test_a_function_is_asked_about_many_connections_in_one_thread() -> None:
+    history = JobHistory(InMemoryJobRepository())
+    ids = [UUID(int=n) for n in range(100)]
+    for id in ids:
+        history.register(id)
+    here: ContextVar[bool] = ContextVar("here", default=False)
+    asked, calls = [], 0
+
+    def last_ones(_key: str, id: UUID | None) -> bool:
+        nonlocal calls
+        asked.append(id)
+        calls += not here.get()  # each call of a thread has a context of its own
+        here.set(True)
+        return id is not None and id > ids[50]
+
+    async def scenario() -> list[SourceConnection]:
+        return await Service(history, last_ones).connections("any", limit=2, after=ids[3])
+
+    assert [ids[51], ids[52]] == [connection.id for connection in asyncio.run(scenario())]
+    assert ids[4:53] == asked
+    assert 1 == calls
+
+
+def test_a_function_may_give_what_is_to_be_awaited(stage: Stage, history: JobHistory) -> None:
+    def wrapped(key: str, id: UUID | None) -> Awaitable[bool]:
+        return TOKENS(key, id)
+
+    with stage.serving_history(history, authorize=wrapped) as client:
+        assert 401 == client.get(JOBS, headers={"Authorization": "Bearer wrong"}).status_code
+        client.headers["Authorization"] = f"Bearer {DOCS_KEY}"
+        assert (200, 404) == tuple(client.get(JOBS.replace(str(DOCS), str(id))).status_code for id in (DOCS, OTHERS))
+        assert [str(DOCS)] == [each["id"] for each in client.get("/v1/source-connections").json()]

@@ -11,9 +11,11 @@ from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
+from starlette.types import Receive, Scope, Send
 
 from jobhistory.history import JobHistory
 from jobhistory.http import create_app
+from jobhistory.http.problems import problem
 from jobhistory.status import JobStatus
 from tests.http.serving import DOCS, DOCS_KEY, KEY, Stage
 from tests.http.test_page import HISTORY, HOSTILE, job_in
@@ -103,6 +105,23 @@ def test_the_reader_keeps_his_place_when_news_come(browser: Chrome, stage: Stage
 
     focused = browser.switch_to.active_element.get_attribute("href")
     assert f"{stage.url}{HISTORY}/jobs/{job.id}" == focused
+
+
+def test_what_is_live_comes_back_after_an_outage(browser: Chrome, stage: Stage, history: JobHistory) -> None:
+    app, outage = create_app(history), iter([problem(503, "The storage failed")])
+
+    async def down_at_first(scope: Scope, receive: Receive, send: Send) -> None:
+        answer = next(outage, app) if scope["path"].endswith("/live") else app
+        await answer(scope, receive, send)
+
+    stage.app = down_at_first
+    browser.get(stage.url + HISTORY)
+    until(browser, lambda _: browser.find_element(By.ID, "live").is_displayed())
+
+    history.enqueue(DOCS)
+    until(browser, lambda _: "PENDING" in text(browser))
+    log: list[dict[str, str]] = browser.get_log("browser")  # type: ignore[no-untyped-call]
+    assert [True] == ["503" in entry["message"] for entry in log]
 
 
 def test_a_job_is_cancelled_by_keyboard(browser: Chrome, stage: Stage, history: JobHistory) -> None:

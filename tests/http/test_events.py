@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -11,14 +11,16 @@ from uuid import UUID
 import attrs
 import httpx2
 import pytest
+import uvicorn
 
 from jobhistory.errors import StorageError
 from jobhistory.history import JobHistory
-from jobhistory.http import events
+from jobhistory.http import create_app, events
 from jobhistory.http.events import Feed
 from jobhistory.repository import Change
 from jobhistory.storage.memory import InMemoryJobRepository
 from tests.http.serving import DOCS, JOBS, KEY, OTHERS, TOKENS, Stage, running
+from tests.http.test_api import detail
 from tests.workers import Troubled
 
 EVENTS = f"{JOBS}/events"
@@ -86,7 +88,9 @@ def test_a_stream_resumes_behind_the_last_event_that_came(history: JobHistory, c
 
 
 def test_a_place_that_is_none_is_refused(client: httpx2.Client) -> None:
-    assert 422 == client.get(EVENTS, headers={"Last-Event-ID": "x"}).status_code
+    assert (422, "Last-Event-ID is not the id of an event: leave it out, and list what there is") == detail(
+        client.get(EVENTS, headers={"Last-Event-ID": "x"})
+    )
 
 
 def test_a_silent_stream_says_that_it_is_there_and_where(stage: Stage, history: JobHistory) -> None:
@@ -101,8 +105,6 @@ def test_a_silent_stream_says_that_it_is_there_and_where(stage: Stage, history: 
 
 
 def test_streams_end_when_the_server_stops(history: JobHistory) -> None:
-    from jobhistory.http import create_app
-
     app = create_app(history, TOKENS)
     with httpx2.Client(headers={"X-API-Key": KEY}, timeout=60) as client:
         with running(app) as url:
@@ -111,6 +113,28 @@ def test_streams_end_when_the_server_stops(history: JobHistory) -> None:
             next(lines)
         assert "" == [*lines][-1]
         stream.close()
+
+
+def test_streams_end_when_a_server_that_is_not_ours_stops() -> None:
+    class Stopping(JobHistory):
+        def wait_for_changes(self, *args: object, **options: object) -> list[Change]:
+            del args, options
+            server.should_exit = True
+            return []
+
+    history = Stopping(InMemoryJobRepository())
+    server = uvicorn.Server(uvicorn.Config(create_app(history)))
+
+    async def scenario() -> list[list[Change]]:
+        listener = Feed(history).listen(None, every=60)
+        return await asyncio.wait_for(_all(listener), 20)
+
+    with server.capture_signals():
+        assert [] == asyncio.run(scenario())
+
+
+async def _all(listener: AsyncIterator[list[Change]]) -> list[list[Change]]:
+    return [batch async for batch in listener]
 
 
 # ---- The feed by itself

@@ -9,13 +9,15 @@ from uuid import UUID
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 
 from jobhistory.history import JobHistory
+from jobhistory.http import create_app
 from jobhistory.http.charts import chart, spark
 from jobhistory.ids import UUID7
 from jobhistory.job import SyncJob
 from jobhistory.status import JobStatus
-from tests.http.serving import DOCS, DOCS_KEY, KEY, OTHERS, UNKNOWN, Stage
+from tests.http.serving import DOCS, DOCS_KEY, KEY, OTHERS, TOKENS, UNKNOWN, Stage
 from tests.http.test_api import finished
 
 NOON = datetime(2024, 3, 15, 12, tzinfo=UTC)
@@ -313,10 +315,6 @@ def test_a_sign_in_leads_nowhere_else(page: httpx2.Client, elsewhere: str) -> No
 
 
 def test_the_page_works_where_it_is_mounted(stage: Stage, history: JobHistory) -> None:
-    from fastapi import FastAPI
-
-    from jobhistory.http import create_app
-
     finished(history, 1)
     outer = FastAPI()
     outer.mount("/jobs", create_app(history))
@@ -327,6 +325,30 @@ def test_the_page_works_where_it_is_mounted(stage: Stage, history: JobHistory) -
             for name in ("href", "src"):
                 if (attrs.get(name) or "").startswith("/jobs/"):
                     assert 200 == client.get(str(attrs[name])).status_code
+
+
+def test_a_stranger_comes_to_where_he_wanted_also_where_the_page_is_mounted(stage: Stage, history: JobHistory) -> None:
+    outer = FastAPI()
+    outer.mount("/jobs", create_app(history, TOKENS))
+    wanted = f"/jobs{HISTORY}?status=FAILED&status=CANCELLED"
+    with stage.serving(outer) as client:
+        asked = client.get(wanted)
+        [following] = [
+            attrs["value"]
+            for _, attrs in Page(client.get(asked.headers["Location"])).tags
+            if attrs.get("name") == "next"
+        ]
+        assert wanted == client.post("/jobs/sign-in", data={"key": KEY, "next": following}).headers["Location"]
+
+
+def test_a_browser_asks_whether_style_and_script_are_still_those(page: httpx2.Client) -> None:
+    for url in ("/static/style.css", "/static/page.js"):
+        first = page.get(url)
+        second = page.get(url, headers={"If-None-Match": first.headers["ETag"]})
+        assert [(200, "no-cache"), (304, "no-cache")] == [
+            (answer.status_code, answer.headers.get("Cache-Control")) for answer in (first, second)
+        ]
+        assert "nosniff" == first.headers["X-Content-Type-Options"]
 
 
 # ---- Drawings

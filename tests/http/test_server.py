@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -15,7 +20,10 @@ from starlette.types import Message
 from jobhistory.history import JobHistory
 from jobhistory.http import create_app
 from jobhistory.http.limits import LimitsMiddleware
-from jobhistory.http.server import Protocol
+from jobhistory.http.server import Protocol, Server
+from jobhistory.http.service import THREADS, WRITERS
+from jobhistory.job import SyncJob
+from jobhistory.storage.memory import InMemoryJobRepository
 from tests.http.serving import DOCS, JOBS, KEY, TOKENS, Stage, running
 from tests.http.test_api import detail
 
@@ -138,6 +146,20 @@ def test_an_answer_does_not_wait_for_the_clients_acknowledgement(history: JobHis
     assert [True] == at_once
 
 
+def test_a_server_may_listen_on_a_socket_of_this_machine(history: JobHistory, tmp_path: Path) -> None:
+    server = Server(create_app(history))
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as line:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        line.connect(str(tmp_path / "s"))
+        line.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert b"HTTP/1.1 200 OK" == line.recv(15)
+        server.should_exit = True
+        thread.join()
+
+
 def test_an_answer_that_has_begun_may_take_its_time() -> None:
     sent: list[Message] = []
 
@@ -188,3 +210,55 @@ def test_a_hundred_clients_at_a_time_are_served(history: JobHistory, stage: Stag
 
     with stage.serving_history(history):
         assert [200] * 100 == asyncio.run(all_at_once())
+
+
+def test_writes_that_wait_for_another_do_not_keep_readers_waiting(stage: Stage) -> None:
+    came, began, free = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
+
+    class Locked(InMemoryJobRepository):
+        def list_jobs(self, source_connection_id: UUID, **options: Any) -> list[SyncJob]:  # noqa: ANN401  as it is
+            came.release()  # to look whether there is such a connection
+            return super().list_jobs(source_connection_id, **options)
+
+        def add(self, job: SyncJob, *, exclusive: bool = False) -> None:
+            began.release()
+            assert free.wait(60)
+            super().add(job, exclusive=exclusive)
+
+    async def scenario() -> None:
+        async with httpx2.AsyncClient(base_url=stage.url, timeout=20) as client:
+            writes = [asyncio.create_task(client.post(RUN)) for _ in range(THREADS)]
+            for each in [came] * THREADS + [began] * WRITERS:
+                await asyncio.to_thread(each.acquire)
+            try:
+                assert 200 == (await client.get("/healthz")).status_code
+            finally:
+                free.set()
+            assert [200] * THREADS == [answer.status_code for answer in await asyncio.gather(*writes)]
+
+    history = JobHistory(Locked())
+    history.register(DOCS)
+    with stage.serving_history(history, authorize=None):
+        asyncio.run(scenario())
+
+
+def test_that_nobody_can_connect_is_told_once_a_second(
+    history: JobHistory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "time", lambda: clock[0])
+        server = Server(create_app(history))
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        await server.startup([])
+        for clock[0] in (1.0, 1.5, 2.0):
+            for _ in range(3):
+                loop.call_exception_handler({"message": "accept", "exception": OSError(errno.EMFILE, "Too many")})
+        loop.call_exception_handler({"message": "something else"})
+
+    clock = [0.0]
+    asyncio.run(scenario())
+
+    said = "nobody can connect for now: Too many (more at a time: ulimit -n)"
+    assert [said, said, "something else"] == [record.getMessage() for record in caplog.records]

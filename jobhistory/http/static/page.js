@@ -53,7 +53,14 @@ function follow() {
       if (!isFirst) renew();
       isFirst = false;
     },
-    onerror() { shown.hidden = true; },
+    onerror() {
+      shown.hidden = true;
+      // A browser comes back by itself where nobody answered, but not where a proxy, or the server, said no.
+      if (this.readyState === EventSource.CLOSED) {
+        source = null;
+        setTimeout(() => { if (!document.hidden) follow(); }, 3000);
+      }
+    },
     onmessage() { due ??= setTimeout(() => { due = null; renew(); }, 500); },
   });
 }
