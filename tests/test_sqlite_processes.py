@@ -231,6 +231,26 @@ def test_no_connection_is_open_during_a_fork(repository: SQLiteJobRepository, pa
     assert 2 == len(repository.connections())
 
 
+def test_a_connection_that_a_fork_met_while_it_was_opened_is_used_by_neither(
+    repository: SQLiteJobRepository, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = repository._db._connect
+
+    def met_by_a_fork() -> sqlite3.Connection:
+        connection = connect()
+        assert ended_well(forked(lambda: None))
+        return connection
+
+    with repository._db.quiet():  # closes this thread's
+        monkeypatch.setattr(repository._db, "_connect", met_by_a_fork)
+    with pytest.raises(StorageError, match="this thread forked"):
+        repository.add(job(1))
+    assert [] == descriptors(path)
+    monkeypatch.undo()
+    repository.add(job(1))
+    assert [job(1)] == repository.list_jobs(CONNECTION)
+
+
 def test_a_wait_for_changes_misses_none_at_a_fork(repository: SQLiteJobRepository, path: Path) -> None:
     looks = 0
     read = repository._db.read

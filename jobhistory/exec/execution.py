@@ -244,8 +244,8 @@ class Watch:
             return Stop(signal.SIGTERM)
         except LostJobError as lost:
             # Reaped, or ended by the command itself: the sync does not fail of that.
-            if lost.job is not None and lost.job.status is JobStatus.CANCELLED:
-                return Stop(signal.SIGTERM)
+            is_cancelled = lost.job is not None and lost.job.status is JobStatus.CANCELLED
+            return Stop(signal.SIGTERM) if is_cancelled else None
         return None
 
     def _begin(self, stop: Stop) -> None:

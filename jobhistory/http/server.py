@@ -53,11 +53,10 @@ class Protocol(HttpToolsProtocol):
         """Read on, unless the head is too large."""
         if self._waiting is None and (self.cycle is None or self.cycle.response_complete):
             self._wait()
-        if self._waiting is not None:
-            self._received += len(data)
-            if self._received > MAX_HEAD:
-                self._refuse(problem(431, f"The request's head has more than {MAX_HEAD:,} bytes"))
-                return
+        self._received += len(data)
+        if self._waiting is not None and self._received > MAX_HEAD:
+            self._refuse(problem(431, f"The request's head has more than {MAX_HEAD:,} bytes"))
+            return
         super().data_received(data)
 
     def on_headers_complete(self) -> None:
