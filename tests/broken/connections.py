@@ -70,7 +70,8 @@ class NamesAreTakenOver(InMemoryJobRepository):
     """The latest to register a name has it."""
 
     def register(self, source_connection_id: UUID, name: str | None = None) -> SourceConnection:
-        self._names = {id: None if taken == name else taken for id, taken in self._names.items()}
+        with self._open():
+            self._names = {id: None if taken == name else taken for id, taken in self._names.items()}
         return super().register(source_connection_id, name)
 
 
