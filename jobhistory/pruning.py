@@ -122,7 +122,7 @@ class _Space:
     """The storage's room on the disk, where it can give it back.
 
     That is done now and then already while jobs are deleted: SQLite finds each page's place in a list of all that are
-    free, and a hundred thousand of them would take an hour.
+    free, and a million of them would take an hour.
     """
 
     def __init__(self, history: JobHistory) -> None:

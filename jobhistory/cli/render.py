@@ -119,7 +119,8 @@ def few_digits(count: int) -> str:
         return str(count)
     power = (len(str(count)) - 1) // 3
     whole, tenth = divmod(count * 10 // 1000**power, 10)
-    return f"{whole}.{tenth}{_POWERS[power]}" if tenth and whole < 10 else f"{whole}{_POWERS[power]}"  # noqa: PLR2004
+    fraction = f".{tenth}" if tenth and whole < 10 else ""  # noqa: PLR2004  one digit
+    return f"{whole}{fraction}{_POWERS[power]}"
 
 
 def since_when(moment: datetime, now: datetime) -> str:

@@ -19,8 +19,8 @@ server.py     uvicorn, for `jobhistory serve`
 from __future__ import annotations
 
 try:
-    import fastapi  # noqa: F401
-    import jinja2  # noqa: F401
+    import fastapi  # noqa: F401  to name the extra where it is missing
+    import jinja2  # noqa: F401  as above
 except ImportError as error:
     message = f"jobhistory.http needs {error.name}: pip install 'jobhistory[http]'"
     raise ImportError(message, name=error.name) from error
