@@ -275,13 +275,10 @@ WHERE j.{_ACTIVE} AND j.status = '{{status}}' {_BEHIND}
     AND max(j.created_at, ifnull(j.started_at, ''), ifnull(j.heartbeat_at, '')) < :silent_since
 ORDER BY j.created_at DESC, j.id DESC LIMIT :limit
 """
-# From each connection's last wanted job on; where it has fewer, from before all there are.
 _NEWEST = f"""
 SELECT c.id, {_ROW} FROM {{connections}}
-LEFT JOIN jobs AS j ON j.connection = c.number AND (j.created_at, j.id) >= (
-    SELECT * FROM (
-        SELECT created_at, id FROM jobs WHERE connection = c.number ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET ?
-    ) UNION ALL SELECT '', x'' LIMIT 1
+LEFT JOIN jobs AS j ON j.connection = c.number AND (j.created_at, j.id) IN (
+    SELECT created_at, id FROM jobs WHERE connection = c.number ORDER BY created_at DESC, id DESC LIMIT ?
 )
 """
 _NEWEST_OF_ALL = _NEWEST.format(connections="source_connections AS c") + "ORDER BY c.id"
@@ -548,7 +545,7 @@ class SQLiteJobRepository:
     ) -> dict[UUID, list[SyncJob]]:
         check_limit(per_connection)
         if source_connection_ids is None:
-            rows = self._db.read(_NEWEST_OF_ALL, (per_connection - 1,))
+            rows = self._db.read(_NEWEST_OF_ALL, (per_connection,))
             keys = list(dict.fromkeys(row[0] for row in rows))
         else:
             ids = [check_id(id) for id in source_connection_ids]
@@ -734,7 +731,7 @@ class SQLiteJobRepository:
         while True:
             asked = {id: numbers.get(id) for id in ids}
             if None not in asked.values():
-                rows = self._db.read(_NEWEST_OF, (json.dumps(list(asked.values())), per_connection - 1))
+                rows = self._db.read(_NEWEST_OF, (json.dumps(list(asked.values())), per_connection))
                 if len({row[0] for row in rows}) == len(asked):
                     return rows
             known = self._db.read("SELECT id, number FROM source_connections")
