@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -1342,7 +1343,7 @@ def plans(repository: SQLiteJobRepository, call: Callable[[SQLiteJobRepository],
     with traced(repository) as statements:
         call(repository)
     connection = driver(repository)
-    finding = [sql for sql in statements if sql.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE")]
+    finding = [sql for sql in statements if sql.split()[0] in ("WITH", "SELECT", "INSERT", "UPDATE", "DELETE")]
     return [line for sql in finding for *_, line in connection.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()]
 
 
@@ -1353,7 +1354,8 @@ ACTIVE = r"USING INDEX jobs_active \(status=\? AND \(created_at,id\)<\(\?,\?\)\)
 CHANGED = r"USING INDEX \w+ \(change>\?\)"
 BY_ID = r"USING INDEX \w+ \(id=\?\)"
 TAIL = r"SEARCH jobs USING COVERING INDEX \w+$"
-NEWEST = r"SEARCH j USING PRIMARY KEY \(connection=\? AND \(created_at,id\)>\(\?,\?\)\)"
+NEWEST = r"SEARCH j USING PRIMARY KEY \(connection=\? AND created_at=\?"
+NEWEST_FEW = r"SEARCH j USING PRIMARY KEY \(connection=\? AND \(created_at,id\)>\(\?,\?\)\)"
 FEW = frozenset({JobStatus.FAILED, JobStatus.CANCELLED})
 
 READS: dict[str, tuple[Callable[[SQLiteJobRepository], object], str]] = {
@@ -1375,8 +1377,10 @@ MERGES: dict[str, tuple[Callable[[SQLiteJobRepository], object], str]] = {
     "active": (lambda r: r.active_jobs(limit=5), ACTIVE),
 }
 OVERVIEWS: dict[str, tuple[Callable[[SQLiteJobRepository], object], str]] = {
-    "newest": (lambda r: r.newest_jobs(per_connection=3), NEWEST),
-    "newest of some": (lambda r: r.newest_jobs([OTHER, CONNECTION], per_connection=3), NEWEST),
+    "newest": (lambda r: r.newest_jobs(), NEWEST),
+    "newest of some": (lambda r: r.newest_jobs([OTHER, CONNECTION]), NEWEST),
+    "newest few": (lambda r: r.newest_jobs(per_connection=3), NEWEST_FEW),
+    "newest few of some": (lambda r: r.newest_jobs([OTHER, CONNECTION], per_connection=3), NEWEST_FEW),
 }
 
 
@@ -1475,3 +1479,13 @@ def test_a_statement_takes_as_many_steps_in_a_large_history_as_in_a_small_one(
 
     assert 10 < small
     assert small == large
+
+
+@pytest.mark.parametrize("asked", [None, [CONNECTION]])
+def test_the_newest_jobs_take_as_many_steps_more_as_more_are_wanted(
+    small_and_large: list[SQLiteJobRepository], asked: list[UUID] | None
+) -> None:
+    repository, _ = small_and_large
+    ten, forty = (steps(repository, methodcaller("newest_jobs", asked, per_connection=n)) for n in (10, 40))
+
+    assert forty < 4 * ten

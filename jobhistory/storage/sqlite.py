@@ -275,17 +275,22 @@ WHERE j.{_ACTIVE} AND j.status = '{{status}}' {_BEHIND}
     AND max(j.created_at, ifnull(j.started_at, ''), ifnull(j.heartbeat_at, '')) < :silent_since
 ORDER BY j.created_at DESC, j.id DESC LIMIT :limit
 """
+_LAST = "SELECT {key} FROM jobs WHERE connection = number ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET :skipped"
 _NEWEST = f"""
 SELECT c.id, {_ROW} FROM {{connections}}
-LEFT JOIN jobs AS j ON j.connection = c.number AND (j.created_at, j.id) IN (
-    SELECT created_at, id FROM jobs WHERE connection = c.number ORDER BY created_at DESC, id DESC LIMIT ?
-)
+LEFT JOIN jobs AS j ON j.connection = number AND (j.created_at, j.id) = ({_LAST.format(key="created_at, jobs.id")})
 """
-_NEWEST_OF_ALL = _NEWEST.format(connections="source_connections AS c") + "ORDER BY c.id"
-# CROSS keeps the planner from reading all that was asked for anew for each connection there is.
-_NEWEST_OF = _NEWEST.format(
-    connections="json_each(?) AS asked CROSS JOIN source_connections AS c ON c.number = asked.value"
+# Where more than one is wanted, from each connection's last one on; where it has fewer, from before all there are.
+# These places come first, in a table: SQLite would find a connection's anew for each job that it compares with it.
+_NEWEST_FEW = f"""
+WITH c AS MATERIALIZED (
+    SELECT number, c.id,
+        ifnull(({_LAST.format(key="created_at")}), '') AS created_at, ifnull(({_LAST.format(key="id")}), x'') AS last
+    FROM {{connections}}
 )
+SELECT c.id, {_ROW} FROM c
+LEFT JOIN jobs AS j ON j.connection = c.number AND (j.created_at, j.id) >= (c.created_at, c.last)
+"""
 _CHANGES = f"SELECT j.change, {_JOBS.strip().removeprefix('SELECT ')} WHERE j.change > ? ORDER BY j.change LIMIT ?"
 # A connection's data_version would cost less to look at, but one that is opened anew, after a fork, may repeat it.
 _CHANGED = "SELECT 1 FROM jobs WHERE change > ? LIMIT 1"
@@ -304,6 +309,15 @@ def _page(statuses: frozenset[JobStatus] | None, first: bool, columns: str = _RE
         return _PAGE.format(columns=columns, filter=among)
     each = (f"{_BEHIND} AND status = '{status}' AND status <> 'COMPLETED'" for status in sorted(statuses))
     return _merged(_PAGE.format(columns=columns, filter=one) for one in each)
+
+
+@functools.cache
+def _newest(few: bool, asked: bool) -> str:  # noqa: FBT001  as above
+    connections = "source_connections AS c"
+    if asked:
+        # CROSS keeps the planner from reading all that was asked for anew for each connection there is.
+        connections = f"json_each(:asked) AS asked CROSS JOIN {connections} ON number = asked.value"
+    return (_NEWEST_FEW if few else _NEWEST).format(connections=connections)
 
 
 @functools.cache
@@ -545,8 +559,8 @@ class SQLiteJobRepository:
     ) -> dict[UUID, list[SyncJob]]:
         check_limit(per_connection)
         if source_connection_ids is None:
-            rows = self._db.read(_NEWEST_OF_ALL, (per_connection,))
-            keys = list(dict.fromkeys(row[0] for row in rows))
+            rows = self._db.read(_newest(per_connection > 1, asked=False), {"skipped": per_connection - 1})
+            keys = sorted({row[0] for row in rows})
         else:
             ids = [check_id(id) for id in source_connection_ids]
             rows = self._newest_of(ids, per_connection)
@@ -731,7 +745,8 @@ class SQLiteJobRepository:
         while True:
             asked = {id: numbers.get(id) for id in ids}
             if None not in asked.values():
-                rows = self._db.read(_NEWEST_OF, (json.dumps(list(asked.values())), per_connection))
+                parameters = {"asked": json.dumps(list(asked.values())), "skipped": per_connection - 1}
+                rows = self._db.read(_newest(per_connection > 1, asked=True), parameters)
                 if len({row[0] for row in rows}) == len(asked):
                     return rows
             known = self._db.read("SELECT id, number FROM source_connections")
