@@ -151,6 +151,7 @@ class Histories:
             shutil.copy(source, target)
             with closing(sqlite3.connect(target, isolation_level=None)) as db:
                 db.execute("PRAGMA journal_mode = OFF")
+                db.execute("PRAGMA cache_size = -2000000")  # 2 GB: pages of many connections are written in turns
                 db.create_function("another", 2, _another)
                 for cycle in range(1, self.count // CYCLE):
                     self._show(cycle * CYCLE)
