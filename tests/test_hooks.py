@@ -8,8 +8,10 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
+import attrs
 import pytest
 
 import jobhistory
@@ -150,6 +152,27 @@ def test_whatever_a_hook_in_the_background_raises_is_logged_and_the_next_is_told
     assert hook.flush()
     assert 3 == len(told)
     assert [error] * 3 == [record.exc_info[0] for record in caplog.records if record.exc_info]
+
+
+def test_a_hook_is_named_without_what_it_holds(caplog: pytest.LogCaptureFixture) -> None:
+    threads = set()
+
+    @attrs.frozen
+    class Post:
+        token: str
+
+        def __call__(self, _: SyncJob) -> None:
+            threads.add(threading.current_thread().name)
+            raise ConnectionError
+
+    post = Post("hunter2")
+    hooks: list[Callable[[SyncJob], object]] = [post, post.__call__, partial(Post.__call__, post)]
+    with JobHistory(InMemoryJobRepository(), hooks=[*hooks, *(patient(hook) for hook in hooks)]) as history:
+        job = history.enqueue(CONNECTION)
+
+    names = {Post.__qualname__, Post.__call__.__qualname__}
+    assert {f"hook {name} failed for job {job.id}" for name in names} == set(caplog.messages)
+    assert {f"jobhistory hook {name}" for name in names} == threads - {threading.main_thread().name}
 
 
 def test_a_hook_in_the_background_may_write_and_flush() -> None:
