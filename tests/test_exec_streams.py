@@ -109,6 +109,19 @@ def test_where_there_is_no_room_for_the_output_that_is_said(exec_: Executions) -
     assert "jobhistory: the command's output cannot be passed on: No space left on device\n" == ended.stderr
 
 
+def test_where_there_is_no_room_for_stderr_the_command_goes_on_and_the_end_of_it_is_kept(exec_: Executions) -> None:
+    new = attrs.evolve(exec_, connection="new, which is said")
+    script = "seq 100000 >&2; echo done; exit 3"
+
+    with Path("/dev/full").open("w") as full:
+        ended = new.run("--", "sh", "-ec", script, stdout=subprocess.PIPE, stderr=full, capture_output=False)
+
+    assert (3, "done\n") == (ended.returncode, ended.stdout)
+    with exec_.history() as history:
+        [[job]] = history.newest_jobs().values()
+    assert (job.error_details or {})["stderr"].endswith("\n99999\n100000\n")
+
+
 def test_a_reader_that_is_slower_than_the_command_gets_everything(exec_: Executions) -> None:
     life = exec_.fifo("life")
 

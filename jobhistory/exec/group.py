@@ -75,7 +75,7 @@ class Group:
             for _, theirs in ends.values():
                 os.close(theirs)
         self._passages = [
-            Passage(ends[target][0], target, self._over, write=write, see=see, done=self._wake)
+            Passage(ends[target][0], target, self._over, write=write, see=see, done=self._wake, lossy=target == STDERR)
             for target, see in sees.items()
         ]
         for thread in (threading.Thread(target=self._await, name="jobhistory command", daemon=True), *self._passages):
