@@ -307,6 +307,15 @@ def test_a_signal_that_is_ignored_here_is_ignored_there(exec_: Executions) -> No
     assert (COMPLETED, None) == outcome(exec_.job())
 
 
+def test_how_a_command_ends_is_known_where_sigchld_was_ignored_by_who_started_us(exec_: Executions) -> None:
+    ignore = "import os, sys; from signal import *; signal(SIGCHLD, SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    ignoring = attrs.evolve(exec_, launcher=(sys.executable, "-c", ignore))
+
+    ended = ignoring.run("--", "sh", "-c", "exit 3")
+
+    assert (3, (FAILED, "sh exited with 3")) == (ended.returncode, outcome(exec_.job()))
+
+
 def test_where_exec_is_killed_the_job_is_reaped_and_the_command_ends_as_it_writes(exec_: Executions) -> None:
     life = exec_.fifo("life")
 

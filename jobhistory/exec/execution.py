@@ -279,6 +279,8 @@ def _signals(events: Events) -> Iterator[None]:
     """The signals that mean the command are events, save those that are ignored here, as under nohup."""
     before: dict[int, Any] = {}
     try:
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # then nobody is told how a command ended (wait(2))
+            before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for passed_on in _PASSED_ON:
             if signal.getsignal(passed_on) is not signal.SIG_IGN:
                 before[passed_on] = signal.signal(passed_on, lambda number, _frame: events.put(number))
