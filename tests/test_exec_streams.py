@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import resource
 import select
 import shlex
 import signal
@@ -152,6 +154,26 @@ def test_what_is_there_when_nothing_more_is_waited_for_still_passes() -> None:
         os.write(writes_on, b"more")
     os.close(writes_on)
     os.close(over)
+
+
+def test_a_stream_passes_however_many_files_are_open() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    low, writes_on = os.pipe()
+    over, over_once_closed = os.pipe()
+    source = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 1024)  # more than select(2) takes
+    seen = bytearray()
+    with Path(os.devnull).open("w") as target:
+        passing = Passage(source, target.fileno(), over, write=write_all, see=seen.extend, done=lambda: None)
+        passing.start()
+        os.write(writes_on, b"x")
+        os.close(writes_on)
+        passing.join()
+
+    assert b"x" == seen
+    for descriptor in (low, over, over_once_closed):
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_whoever_goes_on_writing_when_nothing_more_is_waited_for_is_left_alone_in_the_end() -> None:

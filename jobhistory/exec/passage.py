@@ -108,8 +108,11 @@ class Passage(threading.Thread):
 
     def _chunks(self) -> Iterator[bytes]:
         left = None
+        wait = select.poll()  # takes descriptors of any number
+        wait.register(self._source, select.POLLIN)
+        wait.register(self._over, select.POLLIN)
         while left is None or left > 0:
-            ready, _, _ = select.select([self._source, self._over], [], [])
+            ready = {descriptor for descriptor, _ in wait.poll()}
             if left is None and self._over in ready:
                 left = _PIPE_BYTES
             if self._source not in ready:
