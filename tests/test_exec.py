@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,7 +21,8 @@ import attrs
 import pytest
 from click.testing import CliRunner
 
-from jobhistory import JobHistory, JobStatus, SourceConnection, StorageError
+import jobhistory
+from jobhistory import JobHistory, JobStatus, SourceConnection, StorageError, SyncJob
 from jobhistory.cli.app import app
 from jobhistory.cli.database import Database
 from jobhistory.cli.exec import _absolute, _connection, _said_by, _story
@@ -145,6 +147,35 @@ def test_a_signal_is_passed_on_and_the_job_cancelled(exec_: Executions, number: 
 
     assert (5, f"got {number.name.removeprefix('SIG')}\n".encode()) == (process.wait(), said)
     assert (CANCELLED, number.name) == outcome(exec_.job())
+
+
+def test_a_command_that_is_to_stop_before_it_began_is_not_run(exec_: Executions) -> None:
+    with comes_first(exec_, signal.SIGTERM) as history:
+        assert 143 == execution(history, "no-such-command").execute()
+
+    assert (CANCELLED, "SIGTERM") == outcome(exec_.job())
+
+
+def test_a_command_that_is_to_wait_before_it_began_waits(exec_: Executions, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[Group] = []
+    monkeypatch.setattr(Group, "suspend", lambda group: waits.append(group))  # noqa: PLW0108  it is to be bound
+
+    with comes_first(exec_, signal.SIGTSTP) as history:
+        assert 0 == execution(history, "true").execute()
+
+    assert 1 == len(waits)
+
+
+@contextmanager
+def comes_first(exec_: Executions, number: signal.Signals) -> Iterator[JobHistory]:
+    """A history that keeps us waiting until a signal comes."""
+
+    def come(job: SyncJob) -> None:
+        if job.status is RUNNING:
+            signal.raise_signal(number)
+
+    with closing(jobhistory.open(exec_.url, hooks=[come])) as history:
+        yield history
 
 
 def test_every_further_signal_is_passed_on_too(exec_: Executions) -> None:

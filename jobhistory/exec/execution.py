@@ -142,6 +142,11 @@ class Execution:
 
     def _outcome(self, run: Run, events: Events, path: Path) -> tuple[int, BaseException | None]:
         """Run it; the exit code, and what the Run is to be left with."""
+        came = [events.get() for _ in range(events.qsize())]
+        for number in came:
+            if number is not None and number != signal.SIGTSTP:  # asked to stop while the history kept us waiting
+                return SIGNALLED + number, JobCancelled(run.job.id, signal_name(number))
+            events.put(number)
         environment = {"JOBHISTORY_JOB_ID": str(run.job.id), "JOBHISTORY_REPORT": str(path)}
         if self.url is not None:
             environment["JOBHISTORY_URL"] = self.url
