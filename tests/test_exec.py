@@ -539,6 +539,26 @@ def test_a_group_that_was_let_go_gets_no_signal_for_its_number_may_be_anothers()
     assert ("SIGTERM", 143) == (group.killed_by, group.exit_code)
 
 
+def test_a_command_that_may_not_be_stopped_is_said_to_be_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    ended: Events = SimpleQueue()
+    group = Group(["tail", "-f", "/dev/null"], {}, {2: len}, write=write_all, events=ended)
+    with monkeypatch.context() as refused:
+        refused.setattr(os, "killpg", refuse)  # as for what sudo runs
+
+        assert not group.send(signal.SIGTERM)
+
+    assert "what runs in tail as another user cannot be stopped" == logged(caplog)
+    group.close()
+    while not group.ended or group.passing:
+        ended.get()
+    os.close(group._over)
+
+
 def test_what_is_logged_again_and_again_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     said: list[str] = []
     log = logging.getLogger("jobhistory")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ NOT_EXECUTABLE, NOT_FOUND, SIGNALLED = 126, 127, 128
 """Exit codes, those of a shell: it cannot be run; there is none; signal n killed it, 128 + n."""
 STDOUT, STDERR = 1, 2
 
+_log = logging.getLogger("jobhistory")
 _PROC = Path("/proc")
 _DEAD = {"Z", "X"}
 
@@ -115,7 +117,10 @@ class Group:
         try:
             if self._is_ours:
                 os.killpg(self._process.pid, number)
-        except (ProcessLookupError, PermissionError):
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            _log.warning("what runs in %s as another user cannot be stopped", self.program)
             return False
         return self._is_ours
 
