@@ -82,6 +82,8 @@ def background(hook: Hook, queue: int = 1000, within: float | timedelta = 5) -> 
     And without one what waits in a process that is killed or ends by os._exit, as the children of multiprocessing
     and of prefork workers do: flush there. A forked child begins with nothing waiting: its parent tells that.
 
+    Make what the hook tells, as an exporter, first: at the end of the process the last made is the first to end.
+
     `dropped` counts what the queue had no place for. Raises ValueError for a queue that is no int of at least 1,
     InvalidJobError for a duration that is none.
     """
@@ -101,6 +103,9 @@ class Background:
         self._within = min(seconds("within", within), threading.TIMEOUT_MAX)
         self.begin()
         _ALL.add(self)
+        # Before what was made before it, as an exporter that shuts down at the end of the process too.
+        atexit.unregister(_flush_at_exit)
+        atexit.register(_flush_at_exit)
 
     def __reduce__(self) -> tuple[type[Background], tuple[Hook, int, float]]:
         return type(self), (self._hook, self._queue, self._within)
@@ -183,4 +188,3 @@ def _flush_at_exit() -> None:
 
 
 os.register_at_fork(after_in_child=_begin_in_child)
-atexit.register(_flush_at_exit)

@@ -244,7 +244,7 @@ def test_a_forked_child_tells_its_own_changes_and_not_its_parents(slow: Slow) ->
 
 def test_what_waits_at_the_end_of_the_process_is_told_within_its_time() -> None:
     program = """
-import sys, threading
+import atexit, sys, threading
 import jobhistory
 
 def slow(job):
@@ -254,6 +254,7 @@ def slow(job):
 def stuck(job):
     threading.Event().wait()
 
+atexit.register(print, "what the hook tells is shut down")
 hooks = [jobhistory.background(slow, within=120), jobhistory.background(stuck, within=0.01)]
 history = jobhistory.open("memory:", hooks=hooks)
 with history.track("550e8400-e29b-41d4-a716-446655440000"):
@@ -263,7 +264,7 @@ with history.track("550e8400-e29b-41d4-a716-446655440000"):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
 
-    assert ["PENDING", "RUNNING", "COMPLETED"] == ended.stdout.splitlines()
+    assert ["PENDING", "RUNNING", "COMPLETED", "what the hook tells is shut down"] == ended.stdout.splitlines()
     assert "is too slow: 3 changes are not told after 0.01 s" in ended.stderr
 
 
