@@ -443,15 +443,17 @@ def test_without_room_for_a_report_nothing_is_run(exec_: Executions, monkeypatch
     assert not ran.exists()
 
 
-@pytest.mark.parametrize("code", [0, 5])
-def test_a_history_that_fails_while_the_command_runs_is_logged_and_the_code_is_the_commands(
-    exec_: Executions, caplog: pytest.LogCaptureFixture, code: int
-) -> None:
-    breaks_it = """
+BREAKS_IT = """
 import sqlite3, sys
 sqlite3.connect(sys.argv[1]).executescript("DROP TABLE jobs")
 sys.exit(int(sys.argv[2]))
 """
+
+
+@pytest.mark.parametrize("code", [0, 5])
+def test_a_history_that_fails_while_the_command_runs_is_logged_and_the_code_is_the_commands(
+    exec_: Executions, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
     waited: list[float] = []
     # Waiting takes no time here, so neither does trying for a minute.
     history = JobHistory(
@@ -459,9 +461,19 @@ sys.exit(int(sys.argv[2]))
     )
 
     with closing(history.repository):
-        assert code == execution(history, sys.executable, "-c", breaks_it, exec_.url, str(code)).execute()
+        assert code == execution(history, sys.executable, "-c", BREAKS_IT, exec_.url, str(code)).execute()
 
     assert ("could not be recorded" if code else "how the command ended is not recorded") in logged(caplog)
+
+
+def test_a_signal_ends_the_wait_for_a_history_that_fails(exec_: Executions, caplog: pytest.LogCaptureFixture) -> None:
+    signals = iter([signal.SIGTSTP, signal.SIGTERM])
+    history = JobHistory(SQLiteJobRepository(exec_.url), sleep=lambda _: signal.raise_signal(next(signals)))
+
+    with closing(history.repository):
+        assert 0 == execution(history, sys.executable, "-c", BREAKS_IT, exec_.url, "0").execute()
+
+    assert "could not be recorded" in logged(caplog)
 
 
 def test_a_command_that_ends_its_job_itself_goes_on_to_its_own_end(exec_: Executions) -> None:
