@@ -145,10 +145,10 @@ class JobHistory(Steps):
     def add_many(self, jobs: Iterable[SyncJob]) -> None:
         """Store ready-made jobs (an import), all or none, redacted, registering their connections.
 
-        Jobs that are stored already, as they are, are left alone. Raises DuplicateJobError.
+        Jobs that are stored already, as they are, are left alone, and hooks not told of them. Raises DuplicateJobError.
         """
         ready = [self._sanitizer.job(job) for job in jobs]
-        self._recorder.add(ready, lambda: self.repository.add_many(ready))
+        self._recorder.add(self._recorder.untold(ready), lambda: self.repository.add_many(ready))
 
     def get(self, job_id: UUID | str) -> SyncJob:
         """The job. Raises JobNotFoundError."""

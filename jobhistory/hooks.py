@@ -33,6 +33,9 @@ class Hooks:
     def __reduce__(self) -> tuple[type[Hooks], tuple[tuple[Hook, ...]]]:
         return type(self), (self._hooks,)
 
+    def __bool__(self) -> bool:
+        return bool(self._hooks)
+
     def begin(self) -> None:
         """With nothing to tell; so does a forked child, for what its parent's other threads were telling."""
         self._news: deque[SyncJob] = deque()

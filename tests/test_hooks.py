@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 import attrs
 import pytest
@@ -18,7 +19,7 @@ import jobhistory
 from jobhistory import InvalidJobError, JobHistory, SyncJob, background
 from jobhistory.hooks import Background
 from jobhistory.storage.memory import InMemoryJobRepository
-from tests.workers import CONNECTION, MULTITHREADED_FORK, forked
+from tests.workers import CONNECTION, MULTITHREADED_FORK, START, forked
 
 PATIENCE = 120
 
@@ -152,6 +153,18 @@ def test_whatever_a_hook_in_the_background_raises_is_logged_and_the_next_is_told
     assert hook.flush()
     assert 3 == len(told)
     assert [error] * 3 == [record.exc_info[0] for record in caplog.records if record.exc_info]
+
+
+def test_a_hook_is_not_told_again_of_what_an_import_finds_stored() -> None:
+    told: list[SyncJob] = []
+    history = JobHistory(InMemoryJobRepository(), hooks=[told.append])
+    old, new = (SyncJob(id=UUID(int=number), source_connection_id=CONNECTION, created_at=START) for number in (1, 2))
+
+    history.add_many([old])
+    history.add_many([old, new])
+    history.add_many([old, new])
+
+    assert [old, new] == told
 
 
 def test_a_hook_is_named_without_what_it_holds(caplog: pytest.LogCaptureFixture) -> None:
