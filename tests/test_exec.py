@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import re
@@ -676,6 +677,18 @@ with jobhistory.open(os.environ["JOBHISTORY_URL"]) as history:
     job = exec_.job()
     assert {"inserted": 7, "failed": 1} == counts(job)
     assert int(ended.stdout) + 1 == job.version
+
+
+def test_a_file_that_is_open_for_the_command_is_the_commands(exec_: Executions) -> None:
+    read, write = os.pipe()
+    fcntl.fcntl(read, fcntl.F_SETFD, 0)  # not closed by exec: as a shell leaves it for <(...)
+    os.write(write, b"secret")
+    os.close(write)
+
+    with exec_.history() as history:
+        assert 0 == execution(history, "sh", "-c", f'test "$(cat /dev/fd/{read})" = secret').execute()
+
+    os.close(read)
 
 
 def test_a_history_that_no_other_process_can_open_is_not_named_to_the_command(exec_: Executions) -> None:

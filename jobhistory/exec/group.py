@@ -67,6 +67,7 @@ class Group:
                 env=os.environ | environment,
                 stdout=ends[STDOUT][1] if STDOUT in ends else None,
                 stderr=ends[STDERR][1],
+                close_fds=False,  # what is open for it, as by <(...), is its own; what we open is not inheritable
                 start_new_session=True,
             )
         except OSError:
