@@ -73,9 +73,10 @@ class JobHistory(Steps):
         new_id: gives the ids of new jobs; UUIDv7 from the clock if left out.
         redact: takes secrets out of every text before it is stored; None stores all as it comes.
         hooks: called in order after each commit of this process with the job; heartbeats are left out, and
-            errors are logged. One thread calls them at a time: a write made meanwhile returns at once, and
-            that thread tells of it too. A hook holds up the thread that calls it, which may be the one that
-            writes for a Run: put a slow one in the background, with jobhistory.background(hook).
+            errors are logged. For that order its threads commit one after the other, once there is a hook.
+            One thread calls them at a time: a write made meanwhile returns at once, and that thread tells of
+            it too. A hook holds up the thread that calls it, which may be the one that writes for a Run: put
+            a slow one in the background, with jobhistory.background(hook).
     """
 
     def __init__(
@@ -145,10 +146,10 @@ class JobHistory(Steps):
     def add_many(self, jobs: Iterable[SyncJob]) -> None:
         """Store ready-made jobs (an import), all or none, redacted, registering their connections.
 
-        Jobs that are stored already, as they are, are left alone. Raises DuplicateJobError.
+        Jobs that are stored already, as they are, are left alone, and hooks not told of them. Raises DuplicateJobError.
         """
         ready = [self._sanitizer.job(job) for job in jobs]
-        self._recorder.add(ready, lambda: self.repository.add_many(ready))
+        self._recorder.add(self._recorder.untold(ready), lambda: self.repository.add_many(ready))
 
     def get(self, job_id: UUID | str) -> SyncJob:
         """The job. Raises JobNotFoundError."""

@@ -10,6 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from functools import partial
 
 from jobhistory.failure import alone
 from jobhistory.job import SyncJob
@@ -31,6 +32,9 @@ class Hooks:
 
     def __reduce__(self) -> tuple[type[Hooks], tuple[tuple[Hook, ...]]]:
         return type(self), (self._hooks,)
+
+    def __bool__(self) -> bool:
+        return bool(self._hooks)
 
     def begin(self) -> None:
         """With nothing to tell; so does a forked child, for what its parent's other threads were telling."""
@@ -81,6 +85,8 @@ def background(hook: Hook, queue: int = 1000, within: float | timedelta = 5) -> 
     And without one what waits in a process that is killed or ends by os._exit, as the children of multiprocessing
     and of prefork workers do: flush there. A forked child begins with nothing waiting: its parent tells that.
 
+    Make what the hook tells, as an exporter, first: at the end of the process the last made is the first to end.
+
     `dropped` counts what the queue had no place for. Raises ValueError for a queue that is no int of at least 1,
     InvalidJobError for a duration that is none.
     """
@@ -95,10 +101,14 @@ class Background:
             message = f"queue must be an int of at least 1, not {queue!r}"
             raise ValueError(message)
         self._hook = hook
+        self._name = _name(hook)
         self._queue = queue
         self._within = min(seconds("within", within), threading.TIMEOUT_MAX)
         self.begin()
         _ALL.add(self)
+        # Before what was made before it, as an exporter that shuts down at the end of the process too.
+        atexit.unregister(_flush_at_exit)
+        atexit.register(_flush_at_exit)
 
     def __reduce__(self) -> tuple[type[Background], tuple[Hook, int, float]]:
         return type(self), (self._hook, self._queue, self._within)
@@ -118,12 +128,12 @@ class Background:
             if len(self._waiting) == self._queue:
                 self.dropped += 1
                 if not self._is_dropping:  # said once, until all is told
-                    _log.warning("hook %r is too slow: changes are dropped, now one of job %s", self._hook, job.id)
+                    _log.warning("hook %s is too slow: changes are dropped, now one of job %s", self._name, job.id)
                 self._is_dropping = True
                 return
             self._waiting.append(job)
             if self._thread is None:
-                thread = threading.Thread(target=self._tell, name=f"jobhistory hook {self._hook!r}", daemon=True)
+                thread = threading.Thread(target=self._tell, name=f"jobhistory hook {self._name}", daemon=True)
                 thread.start()
                 self._thread = thread  # behind start, which may fail: the next change tries again
 
@@ -134,7 +144,7 @@ class Background:
             if self._changed.wait_for(lambda: self._thread in {None, own}, self._within):
                 return True
             left = len(self._waiting) + 1
-        _log.warning("hook %r is too slow: %d changes are not told after %g s", self._hook, left, self._within)
+        _log.warning("hook %s is too slow: %d changes are not told after %g s", self._name, left, self._within)
         return False
 
     def _tell(self) -> None:
@@ -155,7 +165,14 @@ def _tell(hook: Hook, job: SyncJob, expected: type[BaseException]) -> None:
     try:
         hook(job)
     except expected as error:  # a hook's error is its own
-        _log.error("hook %r failed for job %s", hook, job.id, exc_info=alone(error))
+        _log.error("hook %s failed for job %s", _name(hook), job.id, exc_info=alone(error))
+
+
+def _name(hook: Hook) -> str:
+    """What it is, without what it holds: its repr may show a token, and goes into a log."""
+    while isinstance(hook, partial):
+        hook = hook.func
+    return str(getattr(hook, "__qualname__", type(hook).__qualname__))
 
 
 _ALL: weakref.WeakSet[Hooks | Background] = weakref.WeakSet()
@@ -174,4 +191,3 @@ def _flush_at_exit() -> None:
 
 
 os.register_at_fork(after_in_child=_begin_in_child)
-atexit.register(_flush_at_exit)

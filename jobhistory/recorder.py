@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
-from jobhistory.errors import ConflictError, SourceConnectionNotFoundError, UnknownOutcomeError
+from jobhistory.errors import ConflictError, JobNotFoundError, SourceConnectionNotFoundError, UnknownOutcomeError
 from jobhistory.hooks import Hook, Hooks
 from jobhistory.job import SyncJob
 from jobhistory.repository import JobRepository
@@ -37,6 +37,10 @@ class Recorder:
                 self._repository.register(id)
             self._write(jobs, add)
 
+    def untold(self, jobs: list[SyncJob]) -> list[SyncJob]:
+        """Those that are not stored yet, for the hooks; all where there are none, which spares the look."""
+        return [job for job in jobs if not self._is_stored(job.id)] if self._hooks else jobs
+
     def replace(self, job: SyncJob, *, quiet: bool = False) -> None:
         """Store the next version of a job. Raises what JobRepository.replace raises."""
         self._write([] if quiet else [job], lambda: self._repository.replace(job, quiet=quiet))
@@ -57,6 +61,13 @@ class Recorder:
     def flush(self) -> None:
         """Let the hooks in the background tell what they hold."""
         self._hooks.flush()
+
+    def _is_stored(self, job_id: UUID) -> bool:
+        try:
+            self._repository.get(job_id)
+        except JobNotFoundError:
+            return False
+        return True
 
     def _write(self, jobs: list[SyncJob], write: Callable[[], None]) -> None:
         self._hooks.after(lambda: _settle(write), jobs)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import re
@@ -10,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,7 +22,8 @@ import attrs
 import pytest
 from click.testing import CliRunner
 
-from jobhistory import JobHistory, JobStatus, SourceConnection, StorageError
+import jobhistory
+from jobhistory import JobHistory, JobStatus, SourceConnection, StorageError, SyncJob
 from jobhistory.cli.app import app
 from jobhistory.cli.database import Database
 from jobhistory.cli.exec import _absolute, _connection, _said_by, _story
@@ -145,6 +148,35 @@ def test_a_signal_is_passed_on_and_the_job_cancelled(exec_: Executions, number: 
 
     assert (5, f"got {number.name.removeprefix('SIG')}\n".encode()) == (process.wait(), said)
     assert (CANCELLED, number.name) == outcome(exec_.job())
+
+
+def test_a_command_that_is_to_stop_before_it_began_is_not_run(exec_: Executions) -> None:
+    with comes_first(exec_, signal.SIGTERM) as history:
+        assert 143 == execution(history, "no-such-command").execute()
+
+    assert (CANCELLED, "SIGTERM") == outcome(exec_.job())
+
+
+def test_a_command_that_is_to_wait_before_it_began_waits(exec_: Executions, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[Group] = []
+    monkeypatch.setattr(Group, "suspend", lambda group: waits.append(group))  # noqa: PLW0108  it is to be bound
+
+    with comes_first(exec_, signal.SIGTSTP) as history:
+        assert 0 == execution(history, "true").execute()
+
+    assert 1 == len(waits)
+
+
+@contextmanager
+def comes_first(exec_: Executions, number: signal.Signals) -> Iterator[JobHistory]:
+    """A history that keeps us waiting until a signal comes."""
+
+    def come(job: SyncJob) -> None:
+        if job.status is RUNNING:
+            signal.raise_signal(number)
+
+    with closing(jobhistory.open(exec_.url, hooks=[come])) as history:
+        yield history
 
 
 def test_every_further_signal_is_passed_on_too(exec_: Executions) -> None:
@@ -307,6 +339,16 @@ def test_a_signal_that_is_ignored_here_is_ignored_there(exec_: Executions) -> No
     assert (COMPLETED, None) == outcome(exec_.job())
 
 
+def test_how_a_command_ends_is_known_where_sigchld_is_ignored(exec_: Executions) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as whoever starts us may leave it
+
+    with exec_.history() as history:
+        code = execution(history, "sh", "-c", "exit 3").execute()
+
+    assert signal.SIG_IGN is signal.signal(signal.SIGCHLD, before)
+    assert (3, (FAILED, "sh exited with 3")) == (code, outcome(exec_.job()))
+
+
 def test_where_exec_is_killed_the_job_is_reaped_and_the_command_ends_as_it_writes(exec_: Executions) -> None:
     life = exec_.fifo("life")
 
@@ -403,15 +445,17 @@ def test_without_room_for_a_report_nothing_is_run(exec_: Executions, monkeypatch
     assert not ran.exists()
 
 
-@pytest.mark.parametrize("code", [0, 5])
-def test_a_history_that_fails_while_the_command_runs_is_logged_and_the_code_is_the_commands(
-    exec_: Executions, caplog: pytest.LogCaptureFixture, code: int
-) -> None:
-    breaks_it = """
+BREAKS_IT = """
 import sqlite3, sys
 sqlite3.connect(sys.argv[1]).executescript("DROP TABLE jobs")
 sys.exit(int(sys.argv[2]))
 """
+
+
+@pytest.mark.parametrize("code", [0, 5])
+def test_a_history_that_fails_while_the_command_runs_is_logged_and_the_code_is_the_commands(
+    exec_: Executions, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
     waited: list[float] = []
     # Waiting takes no time here, so neither does trying for a minute.
     history = JobHistory(
@@ -419,9 +463,19 @@ sys.exit(int(sys.argv[2]))
     )
 
     with closing(history.repository):
-        assert code == execution(history, sys.executable, "-c", breaks_it, exec_.url, str(code)).execute()
+        assert code == execution(history, sys.executable, "-c", BREAKS_IT, exec_.url, str(code)).execute()
 
     assert ("could not be recorded" if code else "how the command ended is not recorded") in logged(caplog)
+
+
+def test_a_signal_ends_the_wait_for_a_history_that_fails(exec_: Executions, caplog: pytest.LogCaptureFixture) -> None:
+    signals = iter([signal.SIGTSTP, signal.SIGTERM])
+    history = JobHistory(SQLiteJobRepository(exec_.url), sleep=lambda _: signal.raise_signal(next(signals)))
+
+    with closing(history.repository):
+        assert 0 == execution(history, sys.executable, "-c", BREAKS_IT, exec_.url, "0").execute()
+
+    assert "could not be recorded" in logged(caplog)
 
 
 def test_a_command_that_ends_its_job_itself_goes_on_to_its_own_end(exec_: Executions) -> None:
@@ -497,6 +551,26 @@ def test_a_group_that_was_let_go_gets_no_signal_for_its_number_may_be_anothers()
     group.close()
 
     assert ("SIGTERM", 143) == (group.killed_by, group.exit_code)
+
+
+def test_a_command_that_may_not_be_stopped_is_said_to_be_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    ended: Events = SimpleQueue()
+    group = Group(["tail", "-f", "/dev/null"], {}, {2: len}, write=write_all, events=ended)
+    with monkeypatch.context() as refused:
+        refused.setattr(os, "killpg", refuse)  # as for what sudo runs
+
+        assert not group.send(signal.SIGTERM)
+
+    assert "what runs in tail as another user cannot be stopped" == logged(caplog)
+    group.close()
+    while not group.ended or group.passing:
+        ended.get()
+    os.close(group._over)
 
 
 def test_what_is_logged_again_and_again_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -603,6 +677,18 @@ with jobhistory.open(os.environ["JOBHISTORY_URL"]) as history:
     job = exec_.job()
     assert {"inserted": 7, "failed": 1} == counts(job)
     assert int(ended.stdout) + 1 == job.version
+
+
+def test_a_file_that_is_open_for_the_command_is_the_commands(exec_: Executions) -> None:
+    read, write = os.pipe()
+    fcntl.fcntl(read, fcntl.F_SETFD, 0)  # not closed by exec: as a shell leaves it for <(...)
+    os.write(write, b"secret")
+    os.close(write)
+
+    with exec_.history() as history:
+        assert 0 == execution(history, "sh", "-c", f'test "$(cat /dev/fd/{read})" = secret').execute()
+
+    os.close(read)
 
 
 def test_a_history_that_no_other_process_can_open_is_not_named_to_the_command(exec_: Executions) -> None:

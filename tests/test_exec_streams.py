@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import resource
 import select
 import shlex
 import signal
@@ -109,6 +111,19 @@ def test_where_there_is_no_room_for_the_output_that_is_said(exec_: Executions) -
     assert "jobhistory: the command's output cannot be passed on: No space left on device\n" == ended.stderr
 
 
+def test_where_there_is_no_room_for_stderr_the_command_goes_on_and_the_end_of_it_is_kept(exec_: Executions) -> None:
+    new = attrs.evolve(exec_, connection="new, which is said")
+    script = "seq 100000 >&2; echo done; exit 3"
+
+    with Path("/dev/full").open("w") as full:
+        ended = new.run("--", "sh", "-ec", script, stdout=subprocess.PIPE, stderr=full, capture_output=False)
+
+    assert (3, "done\n") == (ended.returncode, ended.stdout)
+    with exec_.history() as history:
+        [[job]] = history.newest_jobs().values()
+    assert (job.error_details or {})["stderr"].endswith("\n99999\n100000\n")
+
+
 def test_a_reader_that_is_slower_than_the_command_gets_everything(exec_: Executions) -> None:
     life = exec_.fifo("life")
 
@@ -139,6 +154,26 @@ def test_what_is_there_when_nothing_more_is_waited_for_still_passes() -> None:
         os.write(writes_on, b"more")
     os.close(writes_on)
     os.close(over)
+
+
+def test_a_stream_passes_however_many_files_are_open() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    low, writes_on = os.pipe()
+    over, over_once_closed = os.pipe()
+    source = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 1024)  # more than select(2) takes
+    seen = bytearray()
+    with Path(os.devnull).open("w") as target:
+        passing = Passage(source, target.fileno(), over, write=write_all, see=seen.extend, done=lambda: None)
+        passing.start()
+        os.write(writes_on, b"x")
+        os.close(writes_on)
+        passing.join()
+
+    assert b"x" == seen
+    for descriptor in (low, over, over_once_closed):
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_whoever_goes_on_writing_when_nothing_more_is_waited_for_is_left_alone_in_the_end() -> None:
@@ -193,11 +228,14 @@ def test_an_output_that_was_set_not_to_block_gets_everything(monkeypatch: pytest
 
 
 def test_without_a_stderr_of_ours_the_command_can_do_without_it_too(exec_: Executions) -> None:
-    words = shlex.join(map(str, exec_.words("--", "sh", "-c", "echo fine")))
+    words = exec_.words("--", "sh", "-c", "readlink /proc/$PPID/fd/2")
+    words[words.index(exec_.url)] = "memory:"  # SQLite would keep the number from others
+    command = f"{shlex.join(map(str, words))} 2>&-"
 
-    ended = subprocess.run(["/bin/sh", "-c", f"{words} 2>&-"], cwd=exec_.folder, capture_output=True, check=False)
+    ended = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=False)
 
-    assert (0, b"fine\n") == (ended.returncode, ended.stdout)
+    # Not what was opened next, as a connection to a server: the command's messages would go there.
+    assert (0, b"/dev/null\n") == (ended.returncode, ended.stdout)
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 100])

@@ -8,15 +8,18 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from uuid import UUID
 
+import attrs
 import pytest
 
 import jobhistory
 from jobhistory import InvalidJobError, JobHistory, SyncJob, background
 from jobhistory.hooks import Background
 from jobhistory.storage.memory import InMemoryJobRepository
-from tests.workers import CONNECTION, MULTITHREADED_FORK, forked
+from tests.workers import CONNECTION, MULTITHREADED_FORK, START, forked
 
 PATIENCE = 120
 
@@ -152,6 +155,39 @@ def test_whatever_a_hook_in_the_background_raises_is_logged_and_the_next_is_told
     assert [error] * 3 == [record.exc_info[0] for record in caplog.records if record.exc_info]
 
 
+def test_a_hook_is_not_told_again_of_what_an_import_finds_stored() -> None:
+    told: list[SyncJob] = []
+    history = JobHistory(InMemoryJobRepository(), hooks=[told.append])
+    old, new = (SyncJob(id=UUID(int=number), source_connection_id=CONNECTION, created_at=START) for number in (1, 2))
+
+    history.add_many([old])
+    history.add_many([old, new])
+    history.add_many([old, new])
+
+    assert [old, new] == told
+
+
+def test_a_hook_is_named_without_what_it_holds(caplog: pytest.LogCaptureFixture) -> None:
+    threads = set()
+
+    @attrs.frozen
+    class Post:
+        token: str
+
+        def __call__(self, _: SyncJob) -> None:
+            threads.add(threading.current_thread().name)
+            raise ConnectionError
+
+    post = Post("hunter2")
+    hooks: list[Callable[[SyncJob], object]] = [post, post.__call__, partial(Post.__call__, post)]
+    with JobHistory(InMemoryJobRepository(), hooks=[*hooks, *(patient(hook) for hook in hooks)]) as history:
+        job = history.enqueue(CONNECTION)
+
+    names = {Post.__qualname__, Post.__call__.__qualname__}
+    assert {f"hook {name} failed for job {job.id}" for name in names} == set(caplog.messages)
+    assert {f"jobhistory hook {name}" for name in names} == threads - {threading.main_thread().name}
+
+
 def test_a_hook_in_the_background_may_write_and_flush() -> None:
     told: list[tuple[str, bool]] = []
 
@@ -221,7 +257,7 @@ def test_a_forked_child_tells_its_own_changes_and_not_its_parents(slow: Slow) ->
 
 def test_what_waits_at_the_end_of_the_process_is_told_within_its_time() -> None:
     program = """
-import sys, threading
+import atexit, sys, threading
 import jobhistory
 
 def slow(job):
@@ -231,6 +267,7 @@ def slow(job):
 def stuck(job):
     threading.Event().wait()
 
+atexit.register(print, "what the hook tells is shut down")
 hooks = [jobhistory.background(slow, within=120), jobhistory.background(stuck, within=0.01)]
 history = jobhistory.open("memory:", hooks=hooks)
 with history.track("550e8400-e29b-41d4-a716-446655440000"):
@@ -240,7 +277,7 @@ with history.track("550e8400-e29b-41d4-a716-446655440000"):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
 
-    assert ["PENDING", "RUNNING", "COMPLETED"] == ended.stdout.splitlines()
+    assert ["PENDING", "RUNNING", "COMPLETED", "what the hook tells is shut down"] == ended.stdout.splitlines()
     assert "is too slow: 3 changes are not told after 0.01 s" in ended.stderr
 
 

@@ -20,6 +20,7 @@ demo.py       demo
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import find_spec
 
@@ -32,9 +33,19 @@ def main() -> None:
     """Run the command line; it ends with an exit code that `jobhistory --help` explains."""
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         sys.exit(f"jobhistory: the command line needs {', '.join(missing)}: pip install 'jobhistory[cli]'")
+    _keep_standard_streams()
     try:
         from jobhistory.cli.app import app
 
         app(prog_name="jobhistory")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _keep_standard_streams() -> None:
+    """Open those that are closed: else a file or a connection takes their number, and what is meant for them."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import IO, Any
 from uuid import uuid4
@@ -199,7 +199,8 @@ def _new_connection(history: JobHistory, name: str) -> SourceConnection:
         made = history.register(uuid4(), name)
     except NameTakenError:  # since we looked
         return find_connection(history, name)
-    click.echo(f"jobhistory: new connection {label(made)}, {made.id}", err=True)
+    with suppress(OSError):  # where that has no room, it is no reason not to run
+        click.echo(f"jobhistory: new connection {label(made)}, {made.id}", err=True)
     return made
 
 

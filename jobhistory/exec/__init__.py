@@ -7,7 +7,8 @@ password fails at once, where as a background group it would be stopped and hang
 
 Standard input and output are the command's own, as if nobody stood between, unless its output is read for
 counts, or shown on a terminal above a line that tells how the job stands. Standard error always passes
-through, for its end is kept. Each stream passes byte for byte; which of two comes first may change.
+through, for its end is kept; a full disk behind it stops nobody. Each stream passes byte for byte; which of two
+comes first may change. Other files that are open for the command, as a shell's <(...), are its own.
 
 It is asked to stop by the signal that came here, else by SIGTERM; what is left of the group after the grace
 is killed. Processes that left the group are let alone, and so are those that stay behind when the command

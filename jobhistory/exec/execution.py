@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -113,6 +113,7 @@ class Execution:
         main thread can do this, and once; SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGTSTP then go to the command.
 
         A history that fails once the job runs, or has it ended by another, is logged, and the command goes on.
+        How it ended is tried to be written for a minute; a signal that comes then leaves one try more.
         Before, it raises what `track` raises, ActiveJobExistsError among it; OSError where there is no room
         for a report.
         """
@@ -121,15 +122,15 @@ class Execution:
         try:
             with (
                 TemporaryDirectory(prefix="jobhistory-", ignore_cleanup_errors=True) as folder,
-                _signals(events),
+                _signals(events.put),
                 _CommandRun(self.history, self._enqueue, flush_interval=_FLUSH_INTERVAL) as run,
             ):
                 self._run = run
                 code, problem = self._outcome(run, events, Path(folder, "report"))
                 if problem is not None:
                     raise problem
-        except CommandFailed:
-            pass  # recorded
+        except (CommandFailed, KeyboardInterrupt):
+            pass  # recorded, or logged that it is not
         except (LostJobError, StorageError) as error:
             if code < 0:
                 raise
@@ -142,6 +143,11 @@ class Execution:
 
     def _outcome(self, run: Run, events: Events, path: Path) -> tuple[int, BaseException | None]:
         """Run it; the exit code, and what the Run is to be left with."""
+        came = [events.get() for _ in range(events.qsize())]
+        for number in came:
+            if number is not None and number != signal.SIGTSTP:  # asked to stop while the history kept us waiting
+                return SIGNALLED + number, JobCancelled(run.job.id, signal_name(number))
+            events.put(number)
         environment = {"JOBHISTORY_JOB_ID": str(run.job.id), "JOBHISTORY_REPORT": str(path)}
         if self.url is not None:
             environment["JOBHISTORY_URL"] = self.url
@@ -258,7 +264,11 @@ class Watch:
 
 
 class _CommandRun(Run):
-    """A Run that records a CommandFailed in its own words."""
+    """A Run that records a CommandFailed in its own words, and that a signal keeps from trying on and on."""
+
+    def _write_to_the_end(self, step: Step, within: float) -> None:
+        with _signals(_interrupt) if within else nullcontext():  # the last try is let be
+            super()._write_to_the_end(step, within)
 
     def _ending(self, error: BaseException | None, causes: list[BaseException]) -> Step:
         if not isinstance(error, CommandFailed):
@@ -275,14 +285,21 @@ class _CommandRun(Run):
 
 
 @contextmanager
-def _signals(events: Events) -> Iterator[None]:
-    """The signals that mean the command are events, save those that are ignored here, as under nohup."""
+def _signals(receive: Callable[[int], object]) -> Iterator[None]:
+    """The signals that mean the command are received, save those that are ignored here, as under nohup."""
     before: dict[int, Any] = {}
     try:
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # then nobody is told how a command ended (wait(2))
+            before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for passed_on in _PASSED_ON:
             if signal.getsignal(passed_on) is not signal.SIG_IGN:
-                before[passed_on] = signal.signal(passed_on, lambda number, _frame: events.put(number))
+                before[passed_on] = signal.signal(passed_on, lambda number, _frame: receive(number))
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _interrupt(number: int) -> None:
+    if number != signal.SIGTSTP:
+        raise KeyboardInterrupt

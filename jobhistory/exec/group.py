@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ NOT_EXECUTABLE, NOT_FOUND, SIGNALLED = 126, 127, 128
 """Exit codes, those of a shell: it cannot be run; there is none; signal n killed it, 128 + n."""
 STDOUT, STDERR = 1, 2
 
+_log = logging.getLogger("jobhistory")
 _PROC = Path("/proc")
 _DEAD = {"Z", "X"}
 
@@ -65,6 +67,7 @@ class Group:
                 env=os.environ | environment,
                 stdout=ends[STDOUT][1] if STDOUT in ends else None,
                 stderr=ends[STDERR][1],
+                close_fds=False,  # what is open for it, as by <(...), is its own; what we open is not inheritable
                 start_new_session=True,
             )
         except OSError:
@@ -75,7 +78,7 @@ class Group:
             for _, theirs in ends.values():
                 os.close(theirs)
         self._passages = [
-            Passage(ends[target][0], target, self._over, write=write, see=see, done=self._wake)
+            Passage(ends[target][0], target, self._over, write=write, see=see, done=self._wake, lossy=target == STDERR)
             for target, see in sees.items()
         ]
         for thread in (threading.Thread(target=self._await, name="jobhistory command", daemon=True), *self._passages):
@@ -115,7 +118,10 @@ class Group:
         try:
             if self._is_ours:
                 os.killpg(self._process.pid, number)
-        except (ProcessLookupError, PermissionError):
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            _log.warning("what runs in %s as another user cannot be stopped", self.program)
             return False
         return self._is_ours
 

@@ -58,6 +58,8 @@ class Passage(threading.Thread):
         write: does the writing.
         see: sees each piece after it was written.
         done: called at the end.
+        lossy: where the target takes nothing, but for a reader that is gone, leave out what it does not take, and
+            go on: a full disk for its messages is no reason to stop who writes them.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Passage(threading.Thread):
         write: Write,
         see: Callable[[bytes], object],
         done: Callable[[], object],
+        lossy: bool = False,
     ) -> None:
         super().__init__(name=f"jobhistory passage to {target}", daemon=True)
         self.ended = False
@@ -78,25 +81,38 @@ class Passage(threading.Thread):
         self._write = write
         self._see = see
         self._done = done
+        self._lossy = lossy
 
     def run(self) -> None:
         """Pass it on."""
         try:
             for chunk in self._chunks():
-                self._write(self._target, chunk)
+                if not self._passed_on(chunk):
+                    return
                 self._see(chunk)
-        except OSError as error:
-            if error.errno != errno.EPIPE:
-                _log.warning("the command's output cannot be passed on: %s", error.strerror)
         finally:
             os.close(self._source)
             self.ended = True
             self._done()
 
+    def _passed_on(self, chunk: bytes) -> bool:
+        """Write it, and say whether to go on."""
+        try:
+            self._write(self._target, chunk)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                return False
+            _log.warning("the command's output cannot be passed on: %s", error.strerror)
+            return self._lossy
+        return True
+
     def _chunks(self) -> Iterator[bytes]:
         left = None
+        wait = select.poll()  # takes descriptors of any number
+        wait.register(self._source, select.POLLIN)
+        wait.register(self._over, select.POLLIN)
         while left is None or left > 0:
-            ready, _, _ = select.select([self._source, self._over], [], [])
+            ready = {descriptor for descriptor, _ in wait.poll()}
             if left is None and self._over in ready:
                 left = _PIPE_BYTES
             if self._source not in ready:

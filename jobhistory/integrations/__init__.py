@@ -35,7 +35,8 @@ def sync(connection):
 
 scheduler = BlockingScheduler()
 scheduler.add_job(sync, "interval", minutes=15, args=[CONNECTION], id=CONNECTION)
-scheduler.add_job(history.reap, "interval", minutes=1, max_instances=1)
+# A crash between enqueuing and claiming leaves a job that would refuse all others: here none waits for long.
+scheduler.add_job(history.reap, "interval", minutes=1, max_instances=1, kwargs={"pending_for": 300})
 ```
 
 Celery: the job waits as PENDING beside its message, and the worker claims it. So `history.cancel` reaches it wherever

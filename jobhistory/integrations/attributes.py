@@ -10,6 +10,8 @@ from jobhistory.job import SyncJob
 from jobhistory.status import JobStatus
 
 Attributes = dict[str, str | int | float]
+ACTIONS = ("inserted", "updated", "deleted", "failed")
+"""What is counted of entities."""
 
 
 def attributes(job: SyncJob) -> Attributes:
@@ -38,12 +40,7 @@ def exception(job: SyncJob) -> dict[str, str]:
 
 def entities(job: SyncJob) -> dict[str, int]:
     """Its four counts, as `{"inserted": 45}`."""
-    return {
-        "inserted": job.entities_inserted,
-        "updated": job.entities_updated,
-        "deleted": job.entities_deleted,
-        "failed": job.entities_failed,
-    }
+    return {action: getattr(job, f"entities_{action}") for action in ACTIONS}
 
 
 def error_type(job: SyncJob) -> str | None:

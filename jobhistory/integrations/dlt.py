@@ -78,7 +78,7 @@ class _Watch(Collector):
         self._usual.update(*args, **options)
 
     def _start(self, step: str) -> None:
-        self._usual._start(step)
+        self._usual(step)._start(step)  # called first, as dlt does: it names its bars by that
 
     def _stop(self) -> None:
         self._usual._stop()

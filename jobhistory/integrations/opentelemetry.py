@@ -11,7 +11,7 @@ status       ERROR where it FAILED, with the error as description and an `except
 attributes   those of attributes.py
 parent       the span that the job's metadata name as `traceparent` (https://www.w3.org/TR/trace-context/), which
              `opentelemetry.propagate.inject(metadata)` writes where a job is enqueued; else the one around whoever
-             finished the job, mostly its worker
+             finished the job, mostly its worker (in the background: none)
 
 Metrics, of finished jobs; the first two with `jobhistory.job.status` and `error.type`:
 

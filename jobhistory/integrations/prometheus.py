@@ -35,7 +35,7 @@ except ImportError as error:
     raise ImportError(message, name=error.name) from error
 
 from jobhistory.history import JobHistory
-from jobhistory.integrations.attributes import entities
+from jobhistory.integrations.attributes import ACTIONS, entities
 from jobhistory.job import SyncJob
 from jobhistory.repository import MAX_LIMIT
 from jobhistory.status import ACTIVE_STATUSES, TERMINAL_STATUSES, JobStatus
@@ -74,8 +74,12 @@ class PrometheusHook:
                 registry=registry,
             )
         else:
+            # At 0, so that the first is seen as an increase.
             for status in TERMINAL_STATUSES:
-                self._jobs.labels(status.value)  # at 0, so that the first is seen as an increase
+                self._jobs.labels(status.value)
+                self._duration.labels(status.value)
+            for action in ACTIONS:
+                self._entities.labels(action)
         self._last: dict[UUID, datetime] = {}
 
     def __call__(self, job: SyncJob) -> None:

@@ -54,7 +54,10 @@ def test_counters_begin_at_nought_so_that_the_first_job_is_an_increase() -> None
     registry = CollectorRegistry()
     PrometheusHook(registry)
 
-    assert dict.fromkeys(FINISHED, 0.0) == samples(generate_latest(registry))["jobhistory_jobs_total"]
+    found = samples(generate_latest(registry))
+    assert dict.fromkeys(FINISHED, 0.0) == found["jobhistory_jobs_total"]
+    assert dict.fromkeys(ENTITIES, 0.0) == found["jobhistory_entities_total"]
+    assert dict.fromkeys(FINISHED, 0.0) == found["jobhistory_job_duration_seconds_count"]
 
 
 def test_each_connection_may_have_its_own_series_and_when_it_last_completed() -> None:

@@ -96,13 +96,15 @@ def test_what_a_crash_left_behind_is_ended(history: JobHistory, names: dict[str,
         started_at=ago,
         worker="gone:1:tag",
     )
-    history.add_many([left])
+    waiting = SyncJob(id=UUID(int=8), source_connection_id=left.source_connection_id, created_at=ago)
+    history.add_many([left, waiting])
     passed = [0.0]
     names["history"].monotonic = lambda: passed[0]
     names["history"].sleep = lambda seconds: passed.append(passed.pop() + seconds)
 
     with running(names):
         ended = wait_until(history, lambda job: job.id == left.id and job.is_terminal)
+        unclaimed = wait_until(history, lambda job: job.id == waiting.id and job.is_terminal)
 
-    assert "FAILED" == ended.status.value
+    assert ["FAILED", "FAILED"] == [ended.status.value, unclaimed.status.value]
     assert (ended.error or "").startswith("its worker vanished")

@@ -233,6 +233,7 @@ def test_the_pipelines_own_progress_goes_on_and_is_its_own_again(history: JobHis
 
     class Progress(DictCollector):
         def _start(self, step: str) -> None:
+            assert step == self.step  # tqdm's and alive_progress's bars are called by it
             steps.append(step.split(maxsplit=1)[0])
             super()._start(step)
 
