@@ -200,6 +200,16 @@ def test_no_job_of_ours_is_ever_found_fault_with(shared: SQLiteJobRepository, st
         db.execute("DELETE FROM jobs")
 
 
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_value_of_another_type_as_a_damaged_file_may_hold_is_a_fault(
+    repository: SQLiteJobRepository, name: str
+) -> None:
+    repository.add(job(5))
+    (row,) = sqlite_check._rows(repository._db)
+    assert fault_in(row) is None
+    assert fault_in({**row, name: 0.5}) is not None
+
+
 def test_an_id_of_any_kind_is_shown() -> None:
     assert [f"job {ID}", "job x'0123'", "job 'a'"] == [
         sqlite_check.named({"id": id}) for id in (ID.bytes, b"\x01\x23", "a")
@@ -311,6 +321,15 @@ def test_a_damaged_file_is_said_to_be(repository: SQLiteJobRepository) -> None:
 
     assert error.startswith("it cannot be read to the end: database disk image is malformed")
     assert "restore a backup" in error
+
+
+def test_a_schema_that_is_no_text_any_more_is_said_to_be_damaged(repository: SQLiteJobRepository) -> None:
+    repository.close()
+    file = Path(repository.path)
+    damaged = file.read_bytes().replace(b"INDEX jobs_active ON jobs (s", b"INDEX jobs_active ON jobs (\xff")
+    file.write_bytes(damaged)
+    with pytest.raises(StorageError, match="the file is damaged: restore a backup"):
+        SQLiteJobRepository(file)
 
 
 @pytest.mark.parametrize(

@@ -620,7 +620,7 @@ class SQLiteJobRepository:
             if connection.execute("PRAGMA page_count").fetchall() == [(0,)]:
                 for statement in ("BEGIN", "PRAGMA auto_vacuum = INCREMENTAL", "ROLLBACK"):
                     connection.execute(statement)
-        except sqlite3.Error:
+        except BaseException:
             connection.close()
             raise
         return connection
