@@ -58,15 +58,19 @@ def new_file(path: Path, *, known_as: Path | None = None) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, replaces: bool = False) -> Iterator[Path]:
     """A name to write to: what stands there at the end of the block becomes the new file, whole and on disk.
 
-    Nothing is overwritten, and nothing stays where the block raises. StorageError as from `new_file`.
+    Nothing is overwritten, unless it `replaces` what is there; and nothing stays where the block raises. StorageError
+    as from `new_file`.
     """
     path = path.resolve()
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    # The name is taken first: of two that want it, the second is refused before it begins.
-    with new_file(path), new_file(part, known_as=path):
+    with contextlib.ExitStack() as made:
+        if not replaces:
+            # The name is taken first: of two that want it, the second is refused before it begins.
+            made.enter_context(new_file(path))
+        made.enter_context(new_file(part, known_as=path))
         yield part
         sync(part)
         part.replace(path)
