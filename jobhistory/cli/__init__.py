@@ -20,8 +20,10 @@ demo.py       demo
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
@@ -35,6 +37,8 @@ def main() -> None:
     try:
         from jobhistory.cli.app import app
 
-        app(prog_name="jobhistory")
+        with Path(os.devnull).open("w", encoding="utf-8") as nobody:  # reads what whoever started this has closed
+            sys.stdout, sys.stderr = sys.stdout or nobody, sys.stderr or nobody
+            app(prog_name="jobhistory")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
