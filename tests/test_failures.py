@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from jobhistory import InvalidJobError, InvalidLimitError, JobHistory, JobStatus, SourceConnectionNotFoundError, SyncJob
 from jobhistory import failures as module
+from jobhistory import fingerprint as fingerprint_module
 from jobhistory.failures import Failure
 from jobhistory.fingerprint import LONGEST, VERSION, fingerprint, pattern
 from jobhistory.storage.memory import InMemoryJobRepository
@@ -124,6 +126,25 @@ def test_a_fingerprint_names_its_version_and_stays_as_it_is() -> None:
 def test_only_so_much_of_a_pattern_counts() -> None:
     assert fingerprint("x" * LONGEST + "y") == fingerprint("x" * LONGEST + "z")
     assert fingerprint("x" * (LONGEST - 1) + "y") != fingerprint("x" * (LONGEST - 1) + "z")
+
+
+def test_of_a_long_error_no_more_is_taken_out_than_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    take, taken = fingerprint_module._placeholder, []
+
+    def placeholder(match: re.Match[str]) -> str:
+        taken.append(match[0])
+        return take(match)
+
+    monkeypatch.setattr(fingerprint_module, "_placeholder", placeholder)
+    body = json.dumps([{"number": n, "url": f"https://example.com/{n}"} for n in range(300)])
+
+    assert pattern(f"ValueError: {body}").startswith("ValueError: [{<quoted>: #, <quoted>: <quoted>}, {<quoted>: #,")
+    assert 500 > len(taken)
+
+
+def test_what_stands_behind_a_long_list_or_quotation_counts() -> None:
+    assert "keys (#) are taken" == pattern(f"keys ({', '.join(map(str, range(3000)))}) are taken")
+    assert "<quoted> is no number" == pattern(f"'{'x' * 10_000}' is no number")
 
 
 ADVERSARIES = [
