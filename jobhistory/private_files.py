@@ -65,16 +65,35 @@ def whole_file(path: Path, *, replaces: bool = False) -> Iterator[Path]:
     as from `new_file`.
     """
     path = path.resolve()
+    if not replaces:
+        check_new(path)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with contextlib.ExitStack() as made:
-        if not replaces:
-            # The name is taken first: of two that want it, the second is refused before it begins.
-            made.enter_context(new_file(path))
-        made.enter_context(new_file(part, known_as=path))
+    with new_file(part, known_as=path):
         yield part
         sync(part)
-        part.replace(path)
-        sync(path)
+        if replaces:
+            part.replace(path)
+            sync(path)
+            return
+        _name(part, path)
+        try:
+            sync(path)
+        except BaseException:
+            path.unlink()
+            raise
+
+
+def _name(part: Path, path: Path) -> None:
+    """Give the file its name, which nothing else has: in one step, so that no empty file has it meanwhile."""
+    try:
+        os.link(part, path)
+    except FileExistsError as error:
+        raise StorageError(str(path), _IS_THERE) from error
+    except OSError:  # no filesystem of ours: FAT has no links
+        with new_file(path):
+            part.replace(path)
+    else:
+        part.unlink()
 
 
 def sync(path: Path) -> None:
