@@ -72,6 +72,7 @@ def test_of_a_traceback_the_line_that_tells_the_error_counts() -> None:
         'Traceback (most recent call last):\n  File "x.py", line 3, in f\nValueError: bad thing 12\n'
     )
     assert "ValueError: bad thing #" == pattern(traceback)
+    assert "ValueError: bad thing #" == pattern(traceback.replace("\n", "\r\n"))
     assert "Traceback (most recent call last):" == pattern("Traceback (most recent call last):\n")
 
 
