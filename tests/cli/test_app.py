@@ -281,6 +281,12 @@ def test_no_color_is_heeded(cli: CommandLine, history: JobHistory, monkeypatch: 
     assert "\x1b[" not in cli.on_terminal("show", str(job.id))
 
 
+def test_a_terminal_that_knows_no_escapes_gets_none(cli: CommandLine, history: JobHistory) -> None:
+    job = history.enqueue(CONNECTION)
+    for words in (["list"], ["show", str(job.id)]):
+        assert "\x1b" not in cli.on_terminal(*words, term="dumb")
+
+
 def test_no_help_shows_a_mark_of_its_markup() -> None:
     for name in sorted(app.commands):
         text = CliRunner().invoke(app, [name, "--help"]).stdout
