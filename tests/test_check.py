@@ -8,6 +8,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -300,6 +301,13 @@ def test_whoever_meets_a_connection_with_a_bad_name_is_told(repository: SQLiteJo
     meddle(repository, "UPDATE source_connections SET name = CAST(x'ff' AS TEXT) WHERE id = ?", OTHER.bytes)
     with pytest.raises(StorageError, match=f"source connection {OTHER}: name must be UTF-8"):
         repository.connections()
+
+
+def test_whoever_needs_the_floor_of_the_feed_where_it_is_lost_is_told(repository: SQLiteJobRepository) -> None:
+    meddle(repository, "DELETE FROM feed")
+    for method in (partial(repository.add_many, jobs(5)), repository.latest_change):
+        with pytest.raises(StorageError, match="the floor of the feed is lost"):
+            method()
 
 
 def test_where_no_row_is_at_fault_the_error_says_so(repository: SQLiteJobRepository) -> None:
