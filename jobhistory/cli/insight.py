@@ -11,6 +11,7 @@ from uuid import UUID
 
 import click
 
+from jobhistory.cli.completion import connection_words
 from jobhistory.cli.database import Database, find_connection
 from jobhistory.cli.durations import HELP, METAVAR, Duration
 from jobhistory.cli.reading import as_json
@@ -46,7 +47,7 @@ _SPARKS_AT_LEAST = 8
 _BAR = 10
 _TIME = "2024-03-15T12:00:00Z"
 
-connections_argument = click.argument("names", metavar="[CONNECTION]...", nargs=-1)
+connections_argument = click.argument("names", metavar="[CONNECTION]...", nargs=-1, shell_complete=connection_words)
 
 
 @click.command()
