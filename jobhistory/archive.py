@@ -25,7 +25,9 @@ Write = Callable[[SourceConnection, SyncJob], object]
 PassOn = Callable[[SourceConnection, Iterable[SyncJob]], Iterable[SyncJob]]
 """Writes the jobs of a connection down as they are taken from it."""
 
-_BATCH = 10_000
+# What is held in memory while a table is written: so many rows, or so many characters of what may be long; and read.
+_BATCH, _BATCH_TEXT = 10_000, 2**24
+_READ = 500
 _NAME = "source_connection"
 _ENDINGS = "must end in .ndjson.gz or .parquet, which says how it is written"
 
@@ -121,17 +123,22 @@ def _table(path: Path) -> Iterator[Write]:
     schema = _schema(arrow)
     with arrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         batch: list[tuple[object, ...]] = []
+        text = 0
 
         def flush() -> None:
+            nonlocal text
             columns = zip(*batch, strict=True)
             arrays = [arrow.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
             writer.write_batch(arrow.record_batch(arrays, schema=schema))
             batch.clear()
+            text = 0
 
         def write(connection: SourceConnection, job: SyncJob) -> None:
+            nonlocal text
             values = (getattr(job, name) for name in COLUMNS)
             batch.append((*(str(value) if type(value) is UUID else value for value in values), connection.name))
-            if len(batch) == _BATCH:
+            text += sum(len(each or "") for each in (job.error, job.error_details_json, job.metadata_json))
+            if len(batch) == _BATCH or text >= _BATCH_TEXT:
                 flush()
 
         yield write
@@ -148,7 +155,7 @@ def parquet_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
     arrow = _pyarrow()
     named: set[str] = set()
     try:
-        for batch in arrow.parquet.ParquetFile(file).iter_batches(_BATCH):
+        for batch in arrow.parquet.ParquetFile(file).iter_batches(_READ):
             for row in batch.to_pylist():
                 name, id = row.pop(_NAME, None), row.get("source_connection_id")
                 if name is not None and str(id) not in named:

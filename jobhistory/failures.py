@@ -67,8 +67,8 @@ def failures_of(
             groups[key].add(job)
         else:
             groups[key] = _Group(job)
-    failures = (group.failure(key) for key, group in groups.items())
-    return sorted(failures, key=lambda failure: (failure.count, failure.last_at), reverse=True)[:limit]
+    first = sorted(groups.items(), key=lambda item: item[1].weight, reverse=True)[:limit]
+    return [group.failure(key) for key, group in first]
 
 
 def _failed_jobs(
@@ -109,6 +109,11 @@ class _Group:
         at = _failed_at(job)
         self._first_at, self._last_at = min(self._first_at, at), max(self._last_at, at)
         self._latest = max(self._latest, job, key=Position.of)
+
+    @property
+    def weight(self) -> tuple[int, datetime]:
+        """What the groups are ordered by."""
+        return self._connections.total(), self._last_at
 
     def failure(self, fingerprint: str) -> Failure:
         return Failure(

@@ -22,10 +22,11 @@ for messages src/sentry/grouping/parameterization.py and strategies/message.py i
   HTTP, signal, status. An exit code of 1 is not one of 137.
 - Several of one kind in a row count as one: `in (1, 2, 3)` is `in (4)`.
 
-The cost is linear in the length of the text. No expression can run away: each begins only where a word, a quote or a
-path can begin, its repeats are bounded or possessive, and what a failed attempt has read no other one of its kind reads
-again. Quoted text is searched again by itself, at most once for each of the three kinds of quotes. What is found is
-searched until nothing changes, so a pattern is its own pattern; that takes two rounds as a rule, and `_ROUNDS` at most.
+The cost is linear in the length of the text, and of a long one no more is taken out than counts. No expression can run
+away: each begins only where a word, a quote or a path can begin, its repeats are bounded or possessive, and what a
+failed attempt has read no other one of its kind reads again. Quoted text is searched again by itself, at most once for
+each of the three kinds of quotes. What is found is searched until nothing changes, so a pattern is its own pattern;
+that takes two rounds as a rule, and `_ROUNDS` at most.
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ LONGEST = 500
 """So many characters of a pattern count."""
 
 _ROUNDS = 5
+_ENOUGH = 4 * LONGEST
 _LINES = 2
 _WORDS = 5
-_TRACEBACK = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t][^\n]*+\n)*+(?P<error>\S)", re.MULTILINE)
+_TRACEBACK = re.compile(r"^Traceback \(most recent call last\):\r?\n(?:[ \t][^\n]*+\n)*+(?P<error>\S)", re.MULTILINE)
 _MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}"
 _DAY = "(?:mon|tue|wed|thu|fri|sat|sun)[a-z]{0,6}"
 _CLOCK = r"""
@@ -99,8 +101,19 @@ def _settled(text: str) -> str:
     before, rounds = "", 0
     while text != before and rounds < _ROUNDS:
         before, rounds = text, rounds + 1
-        text = _SEVERAL.sub(r"\1", _CHANGING.sub(_placeholder, text))
+        text = _taken_out(text)
     return text
+
+
+def _taken_out(text: str) -> str:
+    """The text with what is found in it taken out; of a long one, as much as may count."""
+    taken, at = "", 0
+    for match in _CHANGING.finditer(text):
+        taken += text[at : match.start()] + _placeholder(match)
+        at = match.end()
+        if len(taken) > _ENOUGH and len(taken := _SEVERAL.sub(r"\1", taken)) > _ENOUGH:
+            return taken
+    return _SEVERAL.sub(r"\1", taken + text[at:])
 
 
 def _placeholder(match: re.Match[str]) -> str:

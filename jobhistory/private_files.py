@@ -58,19 +58,42 @@ def new_file(path: Path, *, known_as: Path | None = None) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, replaces: bool = False) -> Iterator[Path]:
     """A name to write to: what stands there at the end of the block becomes the new file, whole and on disk.
 
-    Nothing is overwritten, and nothing stays where the block raises. StorageError as from `new_file`.
+    Nothing is overwritten, unless it `replaces` what is there; and nothing stays where the block raises. StorageError
+    as from `new_file`.
     """
     path = path.resolve()
+    if not replaces:
+        check_new(path)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    # The name is taken first: of two that want it, the second is refused before it begins.
-    with new_file(path), new_file(part, known_as=path):
+    with new_file(part, known_as=path):
         yield part
         sync(part)
-        part.replace(path)
-        sync(path)
+        if replaces:
+            part.replace(path)
+            sync(path)
+            return
+        _name(part, path)
+        try:
+            sync(path)
+        except BaseException:
+            path.unlink()
+            raise
+
+
+def _name(part: Path, path: Path) -> None:
+    """Give the file its name, which nothing else has: in one step, so that no empty file has it meanwhile."""
+    try:
+        os.link(part, path)
+    except FileExistsError as error:
+        raise StorageError(str(path), _IS_THERE) from error
+    except OSError:  # no filesystem of ours: FAT has no links
+        with new_file(path):
+            part.replace(path)
+    else:
+        part.unlink()
 
 
 def sync(path: Path) -> None:

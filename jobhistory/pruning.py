@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import os
 import struct
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -101,7 +102,7 @@ def _newest(history: JobHistory, id: UUID, count: int) -> Iterator[SyncJob]:
     page = history.list_jobs(id, limit=min(count, MAX_LIMIT))
     yield from page
     if count > len(page) == MAX_LIMIT:
-        yield from islice(history.iter_jobs(id, before=page[-1]), count - MAX_LIMIT)
+        yield from islice(history.iter_jobs(id, before=page[-1]), min(count - MAX_LIMIT, sys.maxsize))
 
 
 def _delete(history: JobHistory, plan: _Plan, space: _Space, tell: Progress) -> int:

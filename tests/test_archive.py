@@ -140,13 +140,16 @@ def test_a_table_has_the_records_fields_and_moments_and_numbers_as_such(history:
     assert json.loads(row["error_details"]) == {"b": [1, None], "a": 0.1}
 
 
-@pytest.mark.parametrize("batch", [3, 4])
-def test_many_jobs_are_written_in_several_batches(
-    history: JobHistory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+@pytest.mark.parametrize(("bound", "most"), [("_BATCH", 3), ("_BATCH", 4), ("_BATCH_TEXT", 30)])
+def test_many_jobs_or_long_ones_are_written_in_several_batches(
+    history: JobHistory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
 ) -> None:
-    monkeypatch.setattr(archive_module, "_BATCH", batch)
+    from pyarrow import parquet
+
+    monkeypatch.setattr(archive_module, bound, most)
     before = jobs_of(history)
     history.prune(RULE, archive=tmp_path / "old.parquet")
+    assert 1 < parquet.ParquetFile(tmp_path / "old.parquet").num_row_groups
     assert before == sorted(jobs_of(history) + jobs_of(imported(tmp_path / "old.parquet")[0]), key=lambda each: each.id)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobhistory.errors import StorageError, UnknownOutcomeError
-from jobhistory.private_files import new_file
+from jobhistory.private_files import new_file, whole_file
 from jobhistory.repository import BacksUp
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
@@ -148,6 +148,24 @@ def test_a_new_file_goes_where_its_making_fails_but_not_where_it_may_be_needed(c
         with pytest.raises(type(error)), new_file(copy):
             raise error
         assert kept == copy.exists()
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_whole_file_has_its_name_once_it_is_whole_and_overwrites_nothing(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, *, has_links: bool
+) -> None:
+    def refused(*_: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refused)
+    with whole_file(copy) as part:
+        part.write_text("first")
+        assert not copy.exists(), "an empty history would stand for it"
+        with pytest.raises(StorageError, match="is there already"), whole_file(copy):
+            copy.write_text("faster")
+        copy.unlink()
+    assert ("first", ["copy.db"]) == (copy.read_text(), names(copy.parent))
 
 
 def test_a_new_file_that_cannot_be_written_is_named(copy: Path) -> None:

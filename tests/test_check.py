@@ -8,6 +8,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -200,6 +201,16 @@ def test_no_job_of_ours_is_ever_found_fault_with(shared: SQLiteJobRepository, st
         db.execute("DELETE FROM jobs")
 
 
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_value_of_another_type_as_a_damaged_file_may_hold_is_a_fault(
+    repository: SQLiteJobRepository, name: str
+) -> None:
+    repository.add(job(5))
+    (row,) = sqlite_check._rows(repository._db)
+    assert fault_in(row) is None
+    assert fault_in({**row, name: 0.5}) is not None
+
+
 def test_an_id_of_any_kind_is_shown() -> None:
     assert [f"job {ID}", "job x'0123'", "job 'a'"] == [
         sqlite_check.named({"id": id}) for id in (ID.bytes, b"\x01\x23", "a")
@@ -292,6 +303,13 @@ def test_whoever_meets_a_connection_with_a_bad_name_is_told(repository: SQLiteJo
         repository.connections()
 
 
+def test_whoever_needs_the_floor_of_the_feed_where_it_is_lost_is_told(repository: SQLiteJobRepository) -> None:
+    meddle(repository, "DELETE FROM feed")
+    for method in (partial(repository.add_many, jobs(5)), repository.latest_change):
+        with pytest.raises(StorageError, match="the floor of the feed is lost"):
+            method()
+
+
 def test_where_no_row_is_at_fault_the_error_says_so(repository: SQLiteJobRepository) -> None:
     assert "x: a job cannot be read: y" == str(sqlite_check.unreadable("x", [], ValueError("y")))
     assert "try again" in str(sqlite_check.unreadable_connection("x", repository._db))
@@ -311,6 +329,15 @@ def test_a_damaged_file_is_said_to_be(repository: SQLiteJobRepository) -> None:
 
     assert error.startswith("it cannot be read to the end: database disk image is malformed")
     assert "restore a backup" in error
+
+
+def test_a_schema_that_is_no_text_any_more_is_said_to_be_damaged(repository: SQLiteJobRepository) -> None:
+    repository.close()
+    file = Path(repository.path)
+    damaged = file.read_bytes().replace(b"INDEX jobs_active ON jobs (s", b"INDEX jobs_active ON jobs (\xff")
+    file.write_bytes(damaged)
+    with pytest.raises(StorageError, match="the file is damaged: restore a backup"):
+        SQLiteJobRepository(file)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from jobhistory import InvalidJobError, InvalidLimitError, JobHistory, JobStatus, SourceConnectionNotFoundError, SyncJob
 from jobhistory import failures as module
+from jobhistory import fingerprint as fingerprint_module
 from jobhistory.failures import Failure
 from jobhistory.fingerprint import LONGEST, VERSION, fingerprint, pattern
 from jobhistory.storage.memory import InMemoryJobRepository
@@ -70,6 +72,7 @@ def test_of_a_traceback_the_line_that_tells_the_error_counts() -> None:
         'Traceback (most recent call last):\n  File "x.py", line 3, in f\nValueError: bad thing 12\n'
     )
     assert "ValueError: bad thing #" == pattern(traceback)
+    assert "ValueError: bad thing #" == pattern(traceback.replace("\n", "\r\n"))
     assert "Traceback (most recent call last):" == pattern("Traceback (most recent call last):\n")
 
 
@@ -124,6 +127,25 @@ def test_a_fingerprint_names_its_version_and_stays_as_it_is() -> None:
 def test_only_so_much_of_a_pattern_counts() -> None:
     assert fingerprint("x" * LONGEST + "y") == fingerprint("x" * LONGEST + "z")
     assert fingerprint("x" * (LONGEST - 1) + "y") != fingerprint("x" * (LONGEST - 1) + "z")
+
+
+def test_of_a_long_error_no_more_is_taken_out_than_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    take, taken = fingerprint_module._placeholder, []
+
+    def placeholder(match: re.Match[str]) -> str:
+        taken.append(match[0])
+        return take(match)
+
+    monkeypatch.setattr(fingerprint_module, "_placeholder", placeholder)
+    body = json.dumps([{"number": n, "url": f"https://example.com/{n}"} for n in range(300)])
+
+    assert pattern(f"ValueError: {body}").startswith("ValueError: [{<quoted>: #, <quoted>: <quoted>}, {<quoted>: #,")
+    assert 500 > len(taken)
+
+
+def test_what_stands_behind_a_long_list_or_quotation_counts() -> None:
+    assert "keys (#) are taken" == pattern(f"keys ({', '.join(map(str, range(3000)))}) are taken")
+    assert "<quoted> is no number" == pattern(f"'{'x' * 10_000}' is no number")
 
 
 ADVERSARIES = [

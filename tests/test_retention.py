@@ -151,6 +151,13 @@ def test_a_rule_longer_than_time_lets_nothing_go(history: JobHistory) -> None:
     assert 0 == history.prune(Retention(older_than=1e300)).deleted
 
 
+def test_more_than_there_can_be_may_be_kept(memory: JobHistory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning_module, "MAX_LIMIT", 2)
+    jobs = fill(memory, 0, 1, 2)
+    assert 0 == memory.prune(Retention(keep_last=10**20)).deleted
+    assert jobs == kept(memory)
+
+
 def test_only_the_connections_asked_for_lose_jobs_each_once(history: JobHistory) -> None:
     history.register(OTHER)
     history.add_many([job(age=age, connection=id) for id in (CONNECTION, OTHER) for age in range(5)])

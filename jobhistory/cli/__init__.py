@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
@@ -37,7 +38,9 @@ def main() -> None:
     try:
         from jobhistory.cli.app import app
 
-        app(prog_name="jobhistory")
+        with Path(os.devnull).open("w", encoding="utf-8") as nobody:  # reads what whoever started this has closed
+            sys.stdout, sys.stderr = sys.stdout or nobody, sys.stderr or nobody
+            app(prog_name="jobhistory")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

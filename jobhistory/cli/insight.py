@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import compress
@@ -11,6 +11,7 @@ from uuid import UUID
 
 import click
 
+from jobhistory.cli.completion import connection_words
 from jobhistory.cli.database import Database, find_connection
 from jobhistory.cli.durations import HELP, METAVAR, Duration
 from jobhistory.cli.reading import as_json
@@ -35,7 +36,7 @@ from jobhistory.cli.render import (
 )
 from jobhistory.errors import InvalidJobError
 from jobhistory.failures import Failure
-from jobhistory.health import Health
+from jobhistory.health import AT_ONCE, Health
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
 from jobhistory.repository import MAX_LIMIT, SourceConnection
@@ -46,7 +47,7 @@ _SPARKS_AT_LEAST = 8
 _BAR = 10
 _TIME = "2024-03-15T12:00:00Z"
 
-connections_argument = click.argument("names", metavar="[CONNECTION]...", nargs=-1)
+connections_argument = click.argument("names", metavar="[CONNECTION]...", nargs=-1, shell_complete=connection_words)
 
 
 @click.command()
@@ -100,7 +101,6 @@ def _asked(history: JobHistory, names: Sequence[str]) -> list[UUID] | None:
 def _show_stats(history: JobHistory, shown: Mapping[SourceConnection, Health]) -> None:
     now, width = history.clock(), columns()
     sparks = max(_SPARKS_AT_LEAST, min(_SPARKS, width // 3 - 18))
-    newest = history.newest_jobs([connection.id for connection in shown], per_connection=sparks)
     head = [
         ("connection", FREE),
         ("newest\njob", ""),
@@ -113,7 +113,8 @@ def _show_stats(history: JobHistory, shown: Mapping[SourceConnection, Health]) -
         ("running", RIGHT),
         ("durations", ""),
     ]
-    rows = [_figures(connection, each, newest[connection.id], now) for connection, each in shown.items()]
+    newest = _newest_of(history, [connection.id for connection in shown], sparks)
+    rows = [_figures(*line, jobs, now) for line, jobs in zip(shown.items(), newest, strict=True)]
     if width < WIDE:  # what a narrow terminal can do without
         narrow = [heading not in {"p95", "running"} for heading, _ in head]
         head, rows = list(compress(head, narrow)), [list(compress(row, narrow)) for row in rows]
@@ -123,6 +124,14 @@ def _show_stats(history: JobHistory, shown: Mapping[SourceConnection, Health]) -
             kind = click.style(f"{signal.kind:<8}", fg="yellow", bold=True)
             about = click.style(f"(job {short(signal.job.id)})", dim=True)
             click.echo(f"{kind} {label(connection)}: {signal} {about}")
+
+
+def _newest_of(history: JobHistory, ids: Sequence[UUID], count: int) -> Iterator[list[SyncJob]]:
+    """Each connection's newest jobs, those of some in memory at the same time."""
+    for first in range(0, len(ids), AT_ONCE):
+        some = ids[first : first + AT_ONCE]
+        newest = history.newest_jobs(some, per_connection=count)
+        yield from (newest[id] for id in some)
 
 
 def _figures(connection: SourceConnection, health: Health, newest: Sequence[SyncJob], now: datetime) -> list[Cell]:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import click
 
+from jobhistory.cli.completion import connection_words
 from jobhistory.cli.database import BadInputError, Database, find_connection
 from jobhistory.cli.durations import HELP, Duration
 from jobhistory.cli.reading import as_json
@@ -24,7 +25,7 @@ _MIB = 2**20
 
 
 @click.command(epilog=HELP)
-@click.argument("connections", metavar="[CONNECTION]...", nargs=-1)
+@click.argument("connections", metavar="[CONNECTION]...", nargs=-1, shell_complete=connection_words)
 @click.option("--older-than", type=Duration(), help="Jobs younger than this stay.")
 @click.option("--keep-last", type=click.IntRange(1), metavar="N", help="The newest N of each connection stay.")
 @click.option("--keep-failed-for", type=Duration(), help="FAILED jobs stay for this long, instead of --older-than.")

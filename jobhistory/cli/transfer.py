@@ -13,7 +13,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,13 +27,14 @@ import click
 
 from jobhistory.archive import connection_line, job_line, parquet_rows
 from jobhistory.cli.completion import connection_words
-from jobhistory.cli.database import Database, find_connection
+from jobhistory.cli.database import BadInputError, Database, find_connection
 from jobhistory.cli.reading import as_json
 from jobhistory.cli.render import TIMES, json_text, many, visible
 from jobhistory.errors import DuplicateJobError, InvalidIdError, InvalidJobError, NameTakenError
 from jobhistory.history import JobHistory
 from jobhistory.ids import parse_id
 from jobhistory.job import FIELDS, SyncJob
+from jobhistory.private_files import whole_file
 from jobhistory.repository import SourceConnection
 from jobhistory.status import JobStatus
 from jobhistory.times import to_wire
@@ -105,7 +105,7 @@ def export(database: Database, *, connections: tuple[str, ...], output: str) -> 
     All that is kept of each job stands on a line, newest first: the jobs of each CONNECTION, or of all. Before
     those of a connection comes a line with its id and name. Imported elsewhere, they are the same jobs.
     """
-    with database.read() as history, _written(output) as file:
+    with database.read() as history, _written(output, database.file) as file:
         chosen = [find_connection(history, text) for text in connections] or history.connections()
         file.writelines(exported(history, chosen))
 
@@ -379,8 +379,11 @@ def _progress(file: BinaryIO) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _written(path: str) -> Iterator[IO[str]]:
-    """Standard output for -; else a new file, readable by its owner alone, that replaces the old one at the end."""
+def _written(path: str, history: Path | None) -> Iterator[IO[str]]:
+    """Standard output for -; else a new file, readable by its owner alone, that replaces the old one at the end.
+
+    Raises BadInputError where the old one is the history, StorageError where it cannot be written.
+    """
     if path == "-":
         yield sys.stdout
         sys.stdout.flush()
@@ -390,12 +393,8 @@ def _written(path: str) -> Iterator[IO[str]]:
         with target.open("w", encoding="ascii") as device:
             yield device
         return
-    target = target.resolve()
-    with tempfile.NamedTemporaryFile("w", encoding="ascii", dir=target.parent, delete=False) as temporary:
-        complete = Path(temporary.name)
-        try:
-            yield temporary
-        except BaseException:
-            complete.unlink()
-            raise
-    complete.replace(target)
+    if history and str(target.resolve()).removesuffix("-wal").removesuffix("-shm") == str(history.resolve()):
+        message = f"{visible(path)} is the history itself, and would be replaced: name another file"
+        raise BadInputError(message)
+    with whole_file(target, replaces=True) as part, part.open("w", encoding="ascii") as file:
+        yield file

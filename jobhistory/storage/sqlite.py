@@ -477,7 +477,7 @@ class SQLiteJobRepository:
         jobs = list(jobs)
         with self._db.write() as db:
             numbers = {id: self._number(db, id) for id in dict.fromkeys(job.source_connection_id for job in jobs)}
-            ((first,),) = db.execute(f"SELECT {_NEXT_CHANGE}").fetchall()
+            first = self._following(db.execute(f"SELECT {_NEXT_CHANGE}").fetchall())
             rows = (
                 (numbers[job.source_connection_id], _text(job.created_at), job.id.bytes, *_changing(job), change)
                 for change, job in enumerate(jobs, first)
@@ -586,7 +586,7 @@ class SQLiteJobRepository:
         self._db.close()
 
     def latest_change(self) -> str | None:
-        ((following,),) = self._db.read(f"SELECT {_NEXT_CHANGE}")
+        following = self._following(self._db.read(f"SELECT {_NEXT_CHANGE}"))
         return str(following - 1) if following > 1 else None
 
     def wait_for_changes(self, after: str | None, timeout: float) -> bool:
@@ -634,7 +634,7 @@ class SQLiteJobRepository:
             if connection.execute("PRAGMA page_count").fetchall() == [(0,)]:
                 for statement in ("BEGIN", "PRAGMA auto_vacuum = INCREMENTAL", "ROLLBACK"):
                     connection.execute(statement)
-        except sqlite3.Error:
+        except BaseException:
             connection.close()
             raise
         return connection
@@ -738,6 +738,14 @@ class SQLiteJobRepository:
         number: int = rows[0][0]
         self._numbers[source_connection_id] = number
         return number
+
+    def _following(self, rows: list[Any]) -> int:
+        """The next place in the feed, as _NEXT_CHANGE has it."""
+        ((following,),) = rows
+        if type(following) is not int:
+            reason = "the floor of the feed is lost (another program wrote it: `jobhistory check` says what to do)"
+            raise StorageError(self.path, reason)
+        return following
 
     def _newest_of(self, ids: list[UUID], per_connection: int) -> list[Any]:
         """Rows for the connections asked for; what is remembered of their numbers may be out of date."""

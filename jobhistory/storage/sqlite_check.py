@@ -101,13 +101,13 @@ def _read(name: str, value: Any) -> Any:  # noqa: ANN401  the record checks each
         except UnicodeDecodeError:
             raise InvalidJobError(name, "must be UTF-8", value) from None
     if name.endswith("_at"):
-        if len(value) != len("2024-03-15T12:00:00.000000Z") or value[-1] != "Z":
+        if not isinstance(value, str) or len(value) != len("2024-03-15T12:00:00.000000Z") or value[-1] != "Z":
             raise InvalidJobError(name, "must be a time such as 2024-03-15T12:00:00.000000Z", value)
         return from_wire(name, value)
     if name.endswith("_json"):
         try:
             return json.loads(value)
-        except (ValueError, RecursionError):
+        except (TypeError, ValueError, RecursionError):
             raise InvalidJobError(name, "must be a JSON object", value) from None
     return value
 

@@ -71,7 +71,7 @@ class Connections:
                 self._require_in_place()
                 try:
                     return connection.execute(sql, parameters).fetchall()
-                except sqlite3.Error:
+                except (sqlite3.Error, UnicodeDecodeError):
                     pass  # tried again with patience, or said, below: which costs, so that what works goes without
             with self._translated:
                 connection = self._connection()
@@ -207,6 +207,8 @@ class _Translated:
     ) -> None:
         if isinstance(error, sqlite3.Error):
             raise storage_error(self._path, error) from error
+        if isinstance(error, UnicodeDecodeError):  # the driver's, of a message that quotes a damaged schema
+            raise StorageError(self._path, _WAYS_OUT[sqlite3.SQLITE_CORRUPT]) from error
 
 
 def _rows(

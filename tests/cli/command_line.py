@@ -25,9 +25,9 @@ class CommandLine:
     def __call__(self, *words: str, stdin: str | bytes | None = None) -> Result:
         return CliRunner(catch_exceptions=False).invoke(app, ["--db", self.url, *words], input=stdin)
 
-    def on_terminal(self, *words: str, columns: int = 200) -> str:
+    def on_terminal(self, *words: str, columns: int = 200, term: str = "xterm-256color") -> str:
         """What a terminal of this width gets, escapes and all."""
-        self.monkeypatch.setenv("TERM", "xterm-256color")
+        self.monkeypatch.setenv("TERM", term)
         self.monkeypatch.setenv("COLUMNS", str(columns))
         received = bytearray()
         ours, theirs = pty.openpty()

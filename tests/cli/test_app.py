@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import jobhistory
+from jobhistory.cli import main
 from jobhistory.cli.app import app
 from jobhistory.cli.database import Database, data_folder
 from jobhistory.cli.durations import HELP
@@ -42,6 +43,19 @@ def test_without_its_extra_a_url_says_what_to_install() -> None:
 
     assert 2 == run.returncode
     assert "Error: PostgreSQL needs psycopg and its pool: pip install 'jobhistory[postgres]'\n" == run.stderr
+
+
+@pytest.mark.parametrize("words", [["list"], ["stats"], ["export"], ["prune", "--keep-last", "1", "--yes"]])
+def test_where_nobody_reads_it_is_done_all_the_same(
+    cli: CommandLine, history: JobHistory, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    history.enqueue(CONNECTION)
+    monkeypatch.setattr(sys, "argv", ["jobhistory", "--db", cli.url, *words])
+    for closed in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, closed, None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert 0 == ended.value.code
 
 
 def test_help_loads_neither_sqlite_nor_rich() -> None:
@@ -265,6 +279,12 @@ def test_no_color_is_heeded(cli: CommandLine, history: JobHistory, monkeypatch: 
 
     assert "\x1b[33" not in cli.on_terminal("list")
     assert "\x1b[" not in cli.on_terminal("show", str(job.id))
+
+
+def test_a_terminal_that_knows_no_escapes_gets_none(cli: CommandLine, history: JobHistory) -> None:
+    job = history.enqueue(CONNECTION)
+    for words in (["list"], ["show", str(job.id)]):
+        assert "\x1b" not in cli.on_terminal(*words, term="dumb")
 
 
 def test_no_help_shows_a_mark_of_its_markup() -> None:

@@ -10,9 +10,11 @@ from contextlib import closing
 from pathlib import Path
 from uuid import UUID
 
+import click
 import pytest
 
 import jobhistory
+from jobhistory.cli.app import app
 from jobhistory.history import JobHistory
 from tests.cli.command_line import CommandLine
 
@@ -50,6 +52,17 @@ def test_bash_completes_commands_connections_and_jobs(cli: CommandLine, history:
     assert [str(DOCS)] == completed(*db, "exec", "550e")
     assert [str(waiting.id), str(done.id)] == completed(*db, "show", "")
     assert [] == completed(*db, "show", "ffff")
+
+
+def test_wherever_a_connection_is_named_it_is_completed(cli: CommandLine, history: JobHistory) -> None:
+    history.register(DOCS, "docs")
+    root = click.Context(app)
+    root.params["db"] = cli.url
+    for command in app.commands.values():
+        context = click.Context(command, parent=root)
+        for each in command.params:
+            if "CONNECTION" in each.make_metavar(context):
+                assert ["docs"] == [word.value for word in each.shell_complete(context, "do")], command.name
 
 
 def test_a_history_that_cannot_be_read_completes_nothing(cli: CommandLine) -> None:

@@ -8,6 +8,7 @@ from uuid import UUID
 import attrs
 import pytest
 
+from jobhistory.cli import insight
 from jobhistory.cli.render import bar, spark
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
@@ -68,6 +69,22 @@ def test_a_terminal_gets_bars_and_spark_lines_and_the_signals_in_words(cli: Comm
     assert re.search(r"the docs +COMPLETED +5d ago +5d ago +100% +1m +1m +█{20}", shown)
     assert "never" in shown
     assert "OVERDUE  the docs: has not run for 5d, though it always runs, usually every 1d (job dddddddd-0000)" in shown
+
+
+@filled
+def test_the_jobs_of_so_many_connections_are_in_memory_at_once_on_a_terminal_too(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, newest_jobs = list[int](), JobHistory.newest_jobs
+
+    def counted(history: JobHistory, ids: list[UUID], *, per_connection: int) -> dict[UUID, list[SyncJob]]:
+        asked.append(len(ids))
+        return newest_jobs(history, ids, per_connection=per_connection)
+
+    monkeypatch.setattr(JobHistory, "newest_jobs", counted)
+    whole = cli.on_terminal("stats")
+    monkeypatch.setattr(insight, "AT_ONCE", 2)
+    assert (whole, [3, 2, 1]) == (cli.on_terminal("stats"), asked)
 
 
 @filled

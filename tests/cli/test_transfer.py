@@ -3,8 +3,10 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import resource
 import stat
 from collections.abc import Iterable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import jobhistory
 from jobhistory.cli import transfer
 from jobhistory.cli.transfer import Importer, rows
 from jobhistory.errors import StorageError
@@ -520,6 +523,39 @@ def test_an_exported_file_is_its_owners_and_replaces_the_old_one_only_when_whole
     assert link.is_symlink()
     assert 0o600 == stat.S_IMODE(target.stat().st_mode)
     assert {"history.db", "jobs.ndjson", "link"} == {path.name for path in tmp_path.iterdir() if "-" not in path.name}
+
+
+def test_an_export_that_finds_no_room_is_said_and_leaves_what_was_there(
+    cli: CommandLine, history: JobHistory, tmp_path: Path
+) -> None:
+    history.enqueue(CONNECTION)
+    target = tmp_path / "exported" / "jobs.ndjson"
+    target.parent.mkdir()
+    target.write_text("old")
+    no_room = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, no_room[1]))
+    try:
+        result = cli("export", "-o", str(target))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, no_room)
+
+    assert (1, f"Error: {target}: cannot be written: File too large\n") == (result.exit_code, result.stderr)
+    assert (["jobs.ndjson"], "old") == ([path.name for path in target.parent.iterdir()], target.read_text())
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm"])
+def test_an_export_never_replaces_the_history(
+    cli: CommandLine, history: JobHistory, tmp_path: Path, ending: str
+) -> None:
+    job = history.enqueue(CONNECTION)
+    link = tmp_path / "link"
+    link.symlink_to(f"{cli.url}{ending}")
+
+    result = cli("export", "-o", str(link))
+
+    assert (2, True) == (result.exit_code, "link is the history itself" in result.stderr)
+    with closing(jobhistory.open(cli.url)) as opened:
+        assert [job] == opened.list_jobs(CONNECTION)
 
 
 def test_an_export_may_go_to_a_pipe_which_stays_one(cli: CommandLine, history: JobHistory, tmp_path: Path) -> None:
