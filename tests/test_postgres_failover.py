@@ -301,7 +301,15 @@ class Node:
 
     @property
     def leads(self) -> bool:
-        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.rest}/primary", timeout=2) as answer:
+        return self._is("primary")
+
+    @property
+    def confirms(self) -> bool:
+        """Whether the others know that it confirms each commit: only then may it lead, once the leader is gone."""
+        return self._is("synchronous")
+
+    def _is(self, role: str) -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.rest}/{role}", timeout=2) as answer:
             return bool(answer.status == HTTPStatus.OK)
         return False
 
@@ -386,13 +394,7 @@ def test_patroni_elects_the_next_primary_and_nothing_is_lost_or_done_twice(
     hosts, ports = ",".join("127.0.0.1" for _ in nodes), ",".join(str(node.port) for node in nodes)
     dsn = f"host={hosts} port={ports} user=postgres dbname=postgres target_session_attrs=read-write"
     [leader] = [node for node in nodes if node.leads]
-    confirmed = "SELECT FROM pg_stat_replication WHERE sync_state = 'sync'"
-
-    def is_confirmed() -> bool:
-        with closing(psycopg.connect(dsn, autocommit=True)) as connection:
-            return bool(connection.execute(confirmed).rowcount)
-
-    _until(is_confirmed)
+    _until(lambda: any(node.confirms for node in nodes))
     writers = fail_over(dsn, leader.kill, size=8, each_writes=100)
     check(dsn, writers)
     assert not leader.leads

@@ -1009,6 +1009,15 @@ def test_a_damaged_file_is_an_error_that_says_so(repository: SQLiteJobRepository
     assert str(path) == failed.value.where
 
 
+def test_a_source_connection_whose_id_is_another_in_its_index_is_an_error_that_says_so(path: Path) -> None:
+    with closing(SQLiteJobRepository(path)) as repository:
+        repository.register(CONNECTION, "in the table")
+    id = CONNECTION.bytes
+    path.write_bytes(path.read_bytes().replace(id + b"in the table", bytes([id[0] ^ 1]) + id[1:] + b"in the table"))
+    with closing(SQLiteJobRepository(path)) as damaged, pytest.raises(StorageError, match="restore a backup"):
+        damaged.newest_jobs([CONNECTION])
+
+
 def test_a_file_that_was_replaced_by_something_else_is_an_error_that_says_so(
     repository: SQLiteJobRepository, path: Path
 ) -> None:

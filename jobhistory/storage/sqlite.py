@@ -755,10 +755,13 @@ class SQLiteJobRepository:
             if None not in asked.values():
                 parameters = {"asked": json.dumps(list(asked.values())), "skipped": per_connection - 1}
                 rows = self._db.read(_newest(per_connection > 1, asked=True), parameters)
-                if len({row[0] for row in rows}) == len(asked):
+                if {row[0] for row in rows} == {id.bytes for id in asked}:
                     return rows
             known = self._db.read("SELECT id, number FROM source_connections")
-            numbers = self._numbers = {self._connection_id(id): number for id, number in known}
+            asked_with, numbers = numbers, {self._connection_id(id): number for id, number in known}
+            if numbers == asked_with:
+                raise StorageError(self.path, "has a source connection under two ids: it is damaged, restore a backup")
+            self._numbers = numbers
             for id in asked:
                 if id not in numbers:
                     raise SourceConnectionNotFoundError(id)
