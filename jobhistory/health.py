@@ -18,8 +18,8 @@ from jobhistory.status import JobStatus
 
 WINDOW = 50
 """So many of a connection's newest jobs are looked at."""
-AT_ONCE = 500
-"""The jobs of so many connections are held in memory at the same time: 25,000."""
+AT_ONCE = 50
+"""The jobs of so many connections are held in memory at the same time: 2,500, each with its details."""
 
 
 @attrs.frozen(kw_only=True)
