@@ -759,12 +759,12 @@ class SQLiteJobRepository:
                     return rows
             known = self._db.read("SELECT id, number FROM source_connections")
             asked_with, numbers = numbers, {self._connection_id(id): number for id, number in known}
-            if numbers == asked_with:
-                raise StorageError(self.path, "has a source connection under two ids: it is damaged, restore a backup")
             self._numbers = numbers
             for id in asked:
                 if id not in numbers:
                     raise SourceConnectionNotFoundError(id)
+            if numbers == asked_with:
+                raise StorageError(self.path, "has a source connection under two ids: it is damaged, restore a backup")
 
     def _is_stored(self, db: sqlite3.Connection, job: SyncJob) -> bool:
         """Whether the job is stored as it is; DuplicateJobError where its id is another job's."""
