@@ -30,7 +30,8 @@ from jobhistory import (
 )
 from jobhistory import archive as archive_module
 from jobhistory.archive import archiving, check_archive, parquet_rows
-from jobhistory.cli.transfer import Importer, unpacked
+from jobhistory.cli.rows import unpacked
+from jobhistory.cli.transfer import Importer
 from jobhistory.repository import SourceConnection
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.testing import strategies

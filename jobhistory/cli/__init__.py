@@ -5,10 +5,12 @@ database.py   where the history is, and what a word on the command line names in
 durations.py  how long: 90d, 36h, 5m
 render.py     what a person sees: tables, a job's story, times; nothing that could steer a terminal
 reading.py    list, show, connections
+insight.py    stats, failures
 watching.py   watch
 acting.py     cancel, reap
 pruning.py    prune
 transfer.py   import, export
+rows.py       what a file that is imported holds
 moving.py     copy
 serve.py      serve
 upkeep.py     backup, check

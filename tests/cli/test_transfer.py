@@ -18,8 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jobhistory
+from jobhistory.cli import rows as reading
 from jobhistory.cli import transfer
-from jobhistory.cli.transfer import Importer, rows
+from jobhistory.cli.rows import rows
+from jobhistory.cli.transfer import Importer
 from jobhistory.errors import StorageError
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
@@ -340,7 +342,7 @@ def test_an_array_that_is_no_json_imports_nothing(cli: CommandLine, text: str, r
 
 
 def test_a_line_too_long_is_refused_and_the_next_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "_LINE_BYTES", 100)
+    monkeypatch.setattr(reading, "_LINE_BYTES", 100)
     text = b'{"a": 1}\n"' + b"x" * 99 + b'"\n' + b"y" * 350 + b'\n"' + b"z" * 97 + b'"\n{}'
 
     found = list(rows(BytesIO(text)))
@@ -351,7 +353,7 @@ def test_a_line_too_long_is_refused_and_the_next_one_read(monkeypatch: pytest.Mo
 
 
 def test_an_array_may_stand_on_one_line_of_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "_LINE_BYTES", 10)
+    monkeypatch.setattr(reading, "_LINE_BYTES", 10)
 
     assert [1, 2, "x" * 50] == [row.value for row in rows(BytesIO(json.dumps([1, 2, "x" * 50]).encode()))]
 
