@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -23,6 +24,9 @@ class Measured:
 def in_turns(case: Case, *, seconds: float, at_least: int = 15) -> Measured:
     """Time both sides in turn for about so many seconds, after a warm-up."""
     ours, floor = case.ours, case.floor
+    # What other cases hold is not theirs to look through at each collection, as it would not be in a process alone.
+    gc.collect()
+    gc.freeze()
     for call in (ours, floor):
         case.before()
         call()
