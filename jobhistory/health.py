@@ -18,8 +18,12 @@ from jobhistory.status import JobStatus
 
 WINDOW = 50
 """So many of a connection's newest jobs are looked at."""
-AT_ONCE = 50
-"""The jobs of so many connections are held in memory at the same time: 2,500, each with its details."""
+AT_ONCE = 5
+"""The jobs of so many connections are held in memory at the same time: 250.
+
+Of more, Python's garbage collector would look through each of them, since it starts with the 700th new object
+(https://docs.python.org/3/library/gc.html#gc.set_threshold): the jobs of 500 took twice the time.
+"""
 
 
 @attrs.frozen(kw_only=True)
