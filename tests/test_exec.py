@@ -567,10 +567,10 @@ def test_a_command_that_may_not_be_stopped_is_said_to_be_so(
         assert not group.send(signal.SIGTERM)
 
     assert "what runs in tail as another user cannot be stopped" == logged(caplog)
-    group.close()
+    assert group.send(signal.SIGKILL)
     while not group.ended or group.passing:
         ended.get()
-    os.close(group._over)
+    group.close()
 
 
 def test_what_is_logged_again_and_again_is_said_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -42,9 +42,20 @@ def main() -> None:
 
         with Path(os.devnull).open("w", encoding="utf-8") as nobody:  # reads what whoever started this has closed
             sys.stdout, sys.stderr = sys.stdout or nobody, sys.stderr or nobody
-            app(prog_name="jobhistory")
+            try:
+                app(prog_name="jobhistory")
+            finally:
+                _forget_what_is_unsaid()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _forget_what_is_unsaid() -> None:
+    """Drop what standard error has no room for: Python would try again at the end, and make the exit code 120."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _keep_standard_streams() -> None:

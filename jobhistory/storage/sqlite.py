@@ -278,7 +278,7 @@ ORDER BY j.created_at DESC, j.id DESC LIMIT :limit
 _LAST = "SELECT {key} FROM jobs WHERE connection = number ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET :skipped"
 _NEWEST = f"""
 SELECT c.id, {_ROW} FROM {{connections}}
-LEFT JOIN jobs AS j ON j.connection = number AND (j.created_at, j.id) = ({_LAST.format(key="created_at, jobs.id")})
+LEFT JOIN jobs AS j ON j.connection = number AND (j.created_at, j.id) = ({_LAST.format(key="created_at, id")})
 """
 # Where more than one is wanted, from each connection's last one on; where it has fewer, from before all there are.
 # These places come first, in a table: SQLite would find a connection's anew for each job that it compares with it.
@@ -758,12 +758,11 @@ class SQLiteJobRepository:
                 if {row[0] for row in rows} == {id.bytes for id in asked}:
                     return rows
             known = self._db.read("SELECT id, number FROM source_connections")
-            asked_with, numbers = numbers, {self._connection_id(id): number for id, number in known}
-            self._numbers = numbers
+            numbers = self._numbers = {self._connection_id(id): number for id, number in known}
             for id in asked:
                 if id not in numbers:
                     raise SourceConnectionNotFoundError(id)
-            if numbers == asked_with:
+            if all(numbers[id] == number for id, number in asked.items()):
                 raise StorageError(self.path, "has a source connection under two ids: it is damaged, restore a backup")
 
     def _is_stored(self, db: sqlite3.Connection, job: SyncJob) -> bool:
