@@ -149,7 +149,7 @@ class JobHistory(Steps):
         Jobs that are stored already, as they are, are left alone, and hooks not told of them. Raises DuplicateJobError.
         """
         ready = [self._sanitizer.job(job) for job in jobs]
-        self._recorder.add(self._recorder.untold(ready), lambda: self.repository.add_many(ready))
+        self._recorder.add(ready, lambda: self.repository.add_many(ready), again=True)
 
     def get(self, job_id: UUID | str) -> SyncJob:
         """The job. Raises JobNotFoundError."""

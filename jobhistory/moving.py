@@ -39,7 +39,7 @@ from jobhistory.errors import (
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
 from jobhistory.ledger import Ledger, entry
-from jobhistory.repository import MAX_LIMIT, Change, Position, SourceConnection
+from jobhistory.repository import MAX_LIMIT, Change, Position, SourceConnection, is_stored
 from jobhistory.status import JobStatus
 from jobhistory.successor import steps, successor
 
@@ -121,21 +121,13 @@ class Move:
         """Refuse a SOURCE that has none of the jobs in the ledger: all of them would be taken for deleted."""
         copied = None
         for copied in self._ledger.jobs():
-            if self._has(copied):
+            if is_stored(self._source, copied):
                 return
         if copied is not None:
             reason = (
                 "is of jobs that are not in SOURCE, which is another history now: give another ledger, or remove it"
             )
             raise StorageError(self._ledger.where, reason)
-
-    def _has(self, id: UUID) -> bool:
-        """Whether SOURCE has this job."""
-        try:
-            self._source.get(id)
-        except JobNotFoundError:
-            return False
-        return True
 
     def _bring_connections(self) -> list[SourceConnection]:
         """Make SOURCE's connections known in DEST, by the names that they have, or have got since."""
@@ -307,7 +299,7 @@ class Move:
 
     def _is_gone(self, id: UUID) -> bool:
         """Whether SOURCE has the job no more; what is left unfinished by that is ended in DEST, to be deleted."""
-        if self._has(id):
+        if is_stored(self._source, id):
             return False
         if stored := self._open.get(id):
             at = self._history.clock()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
-from jobhistory.errors import ConflictError, JobNotFoundError, SourceConnectionNotFoundError, UnknownOutcomeError
+from jobhistory.errors import ConflictError, SourceConnectionNotFoundError, UnknownOutcomeError
 from jobhistory.hooks import Hook, Hooks
 from jobhistory.job import SyncJob
-from jobhistory.repository import JobRepository
+from jobhistory.repository import JobRepository, is_stored
 
 Step = Callable[[SyncJob], SyncJob]
 """Gives a job's next version, or the job itself where there is nothing to do."""
@@ -26,20 +26,21 @@ class Recorder:
         self._repository = repository
         self._hooks = Hooks(hooks)
 
-    def add(self, jobs: list[SyncJob], add: Callable[[], None], *, register: bool = True) -> None:
-        """Add the jobs, which `add` does, registering their connections where they are new, if that is wanted."""
+    def add(self, jobs: list[SyncJob], add: Callable[[], None], *, register: bool = True, again: bool = False) -> None:
+        """Add the jobs, which `add` does, registering their connections where they are new, if that is wanted.
+
+        Where some may be stored already, it is `again`: hooks are told of the others alone.
+        """
+        looks = again and self._hooks
+        told = [job for job in jobs if not is_stored(self._repository, job.id)] if looks else jobs
         try:
-            self._write(jobs, add)
+            self._write(told, add)
         except SourceConnectionNotFoundError:
             if not register:
                 raise
             for id in {job.source_connection_id: None for job in jobs}:
                 self._repository.register(id)
-            self._write(jobs, add)
-
-    def untold(self, jobs: list[SyncJob]) -> list[SyncJob]:
-        """Those that are not stored yet, for the hooks; all where there are none, which spares the look."""
-        return [job for job in jobs if not self._is_stored(job.id)] if self._hooks else jobs
+            self._write(told, add)
 
     def replace(self, job: SyncJob, *, quiet: bool = False) -> None:
         """Store the next version of a job. Raises what JobRepository.replace raises."""
@@ -61,13 +62,6 @@ class Recorder:
     def flush(self) -> None:
         """Let the hooks in the background tell what they hold."""
         self._hooks.flush()
-
-    def _is_stored(self, job_id: UUID) -> bool:
-        try:
-            self._repository.get(job_id)
-        except JobNotFoundError:
-            return False
-        return True
 
     def _write(self, jobs: list[SyncJob], write: Callable[[], None]) -> None:
         self._hooks.after(lambda: _settle(write), jobs)

@@ -21,6 +21,7 @@ from jobhistory.errors import (
     InvalidLimitError,
     InvalidTransitionError,
     JobHistoryError,
+    JobNotFoundError,
 )
 from jobhistory.ids import check_id
 from jobhistory.job import MAX_COUNT, SyncJob
@@ -328,6 +329,15 @@ class Checks(Protocol):
 def newest_first(jobs: Iterable[SyncJob]) -> list[SyncJob]:
     """The jobs in the one order there is: (created_at, id) descending."""
     return sorted(jobs, key=lambda job: (job.created_at, job.id), reverse=True)
+
+
+def is_stored(repository: JobRepository, job_id: UUID) -> bool:
+    """Whether there is a job with this id."""
+    try:
+        repository.get(job_id)
+    except JobNotFoundError:
+        return False
+    return True
 
 
 def check_limit(limit: object) -> int:

@@ -16,7 +16,7 @@ import attrs
 import pytest
 
 import jobhistory
-from jobhistory import InvalidJobError, JobHistory, SyncJob, background
+from jobhistory import InvalidJobError, JobHistory, JobStatus, SyncJob, background
 from jobhistory.hooks import Background
 from jobhistory.storage.memory import InMemoryJobRepository
 from tests.workers import CONNECTION, MULTITHREADED_FORK, START, forked
@@ -165,6 +165,25 @@ def test_a_hook_is_not_told_again_of_what_an_import_finds_stored() -> None:
     history.add_many([old, new])
 
     assert [old, new] == told
+
+
+def test_what_is_forgotten_while_an_import_looks_for_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = InMemoryJobRepository()
+    history = JobHistory(repository, hooks=[lambda _: None])
+    done = SyncJob(id=UUID(int=1), source_connection_id=CONNECTION, created_at=START, status=JobStatus.CANCELLED)
+    history.add_many([done])
+    get = repository.get
+
+    def forgotten_meanwhile(job_id: UUID) -> SyncJob:
+        job = get(job_id)
+        repository.forget(CONNECTION)
+        return job
+
+    with monkeypatch.context() as looking:
+        looking.setattr(repository, "get", forgotten_meanwhile)
+        history.add_many([done])
+
+    assert [done] == history.list_jobs(CONNECTION)
 
 
 def test_a_hook_is_named_without_what_it_holds(caplog: pytest.LogCaptureFixture) -> None:
