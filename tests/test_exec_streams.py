@@ -111,7 +111,11 @@ def test_where_there_is_no_room_for_the_output_that_is_said(exec_: Executions) -
     assert "jobhistory: the command's output cannot be passed on: No space left on device\n" == ended.stderr
 
 
-def test_where_there_is_no_room_for_stderr_the_command_goes_on_and_the_end_of_it_is_kept(exec_: Executions) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_where_there_is_no_room_for_stderr_the_command_goes_on_and_the_end_of_it_is_kept(
+    exec_: Executions, unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     new = attrs.evolve(exec_, connection="new, which is said")
     script = "seq 100000 >&2; echo done; exit 3"
 
