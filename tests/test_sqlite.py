@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -36,7 +37,7 @@ from jobhistory.job import COLUMNS, SyncJob
 from jobhistory.repository import Position
 from jobhistory.status import JobStatus
 from jobhistory.storable import JSONText
-from jobhistory.storage import filesystem
+from jobhistory.storage import filesystem, sqlite_connections
 from jobhistory.storage.sqlite import APPLICATION_ID, SQLiteJobRepository
 from jobhistory.storage.sqlite_connections import Connections
 from jobhistory.testing import strategies
@@ -340,6 +341,11 @@ def test_a_file_that_may_not_be_written_to_can_be_read(unprivileged: Path) -> No
     assert str(path) == refused.value.where
 
 
+@pytest.fixture
+def looking_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_connections, "_IN_PLACE_FOR", 0)
+
+
 def test_a_file_that_was_taken_away_is_not_made_anew(repository: SQLiteJobRepository, path: Path) -> None:
     for file in path.parent.iterdir():
         file.unlink()
@@ -349,6 +355,7 @@ def test_a_file_that_was_taken_away_is_not_made_anew(repository: SQLiteJobReposi
     assert [] == list(path.parent.iterdir())
 
 
+@pytest.mark.usefixtures("looking_always")
 def test_nothing_is_acknowledged_that_goes_to_a_file_without_a_name(
     repository: SQLiteJobRepository, path: Path
 ) -> None:
@@ -364,6 +371,7 @@ def test_nothing_is_acknowledged_that_goes_to_a_file_without_a_name(
     assert [job(1)] == repository.list_jobs(CONNECTION)
 
 
+@pytest.mark.usefixtures("looking_always")
 def test_a_file_that_was_replaced_is_not_taken_for_the_one_that_was_opened(
     repository: SQLiteJobRepository, path: Path
 ) -> None:
@@ -377,6 +385,19 @@ def test_a_file_that_was_replaced_is_not_taken_for_the_one_that_was_opened(
             call()
 
     assert before == path.read_bytes()
+
+
+def test_who_only_reads_soon_sees_that_the_file_was_taken_away_and_who_writes_at_once(
+    repository: SQLiteJobRepository, path: Path
+) -> None:
+    repository.add(job(1))
+    reads = iter(partial(repository.get, job(1).id), None)
+    assert job(1) == next(reads)
+    path.unlink()
+    with pytest.raises(StorageError, match="was taken away"):
+        repository.add(job(2))
+    with pytest.raises(StorageError, match="was taken away"):
+        deque(reads, maxlen=0)
 
 
 @pytest.mark.parametrize("another", [False, True])

@@ -508,15 +508,14 @@ class SQLiteJobRepository:
     ) -> list[SyncJob]:
         parameters = {"limit": check_limit(limit), **_place(before)}
         page = _page(check_statuses(statuses), before is None)
-        number = self._numbers.get(check_id(source_connection_id))
-        rows: list[Any] = []
-        if number is not None:
-            rows = self._db.read(page, {"connection": number, **parameters})
+        # A connection that was not looked up yet has no jobs here.
+        parameters["connection"] = known = self._numbers.get(check_id(source_connection_id))
+        rows = self._db.read(page, parameters)
         if not rows:
             # Nothing there, or not known yet, or forgotten and registered anew by another process.
-            known, number = number, self._look_up(source_connection_id)
+            parameters["connection"] = number = self._look_up(source_connection_id)
             if number != known:
-                rows = self._db.read(page, {"connection": number, **parameters})
+                rows = self._db.read(page, parameters)
         return self._jobs(rows, {None: source_connection_id})
 
     def list_jobs_json(
