@@ -402,8 +402,9 @@ def test_who_only_reads_soon_sees_that_the_file_was_taken_away_and_who_writes_at
 
 @pytest.mark.parametrize("another", [False, True])
 def test_nothing_is_acknowledged_that_goes_to_a_log_without_a_name_and_closing_saves_it(
-    repository: SQLiteJobRepository, path: Path, *, another: bool
+    repository: SQLiteJobRepository, path: Path, *, another: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sqlite_connections, "_IN_PLACE_FOR", 0 if another else 1e9)
     repository.add(job(1))
     log = path.with_name("history.db-wal")
     log.unlink()

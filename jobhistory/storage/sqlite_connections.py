@@ -35,7 +35,7 @@ _WAYS_OUT = {  # by the extended result code, else by the primary one
 }
 
 _IN_PLACE_FOR = 0.01
-"""Seconds for which a file that was in place counts as in place, where it is only read."""
+"""Seconds for which a file that was seen in its place counts as there, where to look again would cost much."""
 _FORKED = "this thread forked, or closed the history, in the midst of this: do it again"
 
 
@@ -63,7 +63,7 @@ class Connections:
         self._slots: weakref.WeakSet[_Slot] = weakref.WeakSet()
         self._closed = False
         self._file: tuple[int, int] | None = None
-        self._looked_at = -math.inf
+        self._file_seen_at = -math.inf
         with _fork_lock:
             _ALL.add(self)
 
@@ -72,7 +72,7 @@ class Connections:
         slot = self._slot()
         with slot.lock:
             if (connection := slot.connection) is not None:
-                if time.monotonic() - self._looked_at >= _IN_PLACE_FOR:
+                if not _is_recent(self._file_seen_at):
                     self._require_in_place()
                 try:
                     return connection.execute(sql, parameters).fetchall()
@@ -176,20 +176,26 @@ class Connections:
             self._file = file
         elif self._file != file:
             raise StorageError(self._path, "was replaced by another file: open the history anew")
-        self._looked_at = time.monotonic()
+        self._file_seen_at = time.monotonic()
 
     def _require_log(self, slot: _Slot) -> None:
         """Likewise with a log, before a write: a read would be dearer by a tenth.
 
         SQLite takes no log away while a connection is open. Who closes the last one copies what the log holds into
         the file, though the log has no name any more; who is killed before loses it.
+
+        To ask which file it is makes the write that follows dearer by a tenth, since Linux then keeps its times to the
+        nanosecond (https://docs.kernel.org/filesystems/multigrain-ts.html): whether there is one is asked each time.
         """
+        if slot.log is not None and _is_recent(slot.log_seen_at) and os.access(self._wal, os.F_OK):
+            return
         log = self._log()
         if slot.log is None:  # as long as the file has none
             slot.log = log
         elif slot.log != log:
             reason = f"lost its log, {self._wal}: close the history everywhere, which saves what that held"
             raise StorageError(self._path, f"{reason}, and open it anew")
+        slot.log_seen_at = time.monotonic()
 
     def _log(self) -> tuple[int, int] | None:
         """Which file the log is, None where there is none."""
@@ -221,6 +227,10 @@ class _Translated:
             raise StorageError(self._path, _WAYS_OUT[sqlite3.SQLITE_CORRUPT]) from error
 
 
+def _is_recent(seen_at: float) -> bool:
+    return time.monotonic() - seen_at < _IN_PLACE_FOR
+
+
 def _rows(
     connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] | Mapping[str, Any]
 ) -> list[tuple[Any, ...]]:
@@ -244,6 +254,7 @@ class _Slot:
         self.connection: sqlite3.Connection | None = None
         self.log: tuple[int, int] | None = None
         """The log that the connection writes to, once there is one."""
+        self.log_seen_at = -math.inf
         self.closings = 0
 
     def close(self) -> None:
