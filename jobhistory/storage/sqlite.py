@@ -172,6 +172,7 @@ _JOB = f"{_JOBS} WHERE j.id = ?"
 _NEVER = "~"
 
 
+@functools.lru_cache(maxsize=16)  # the times of one job are often the same one, and most of what storing it costs
 def _text(moment: datetime) -> str:
     """Fixed width, so that text sorts as time: `2024-03-15T12:00:00.000000Z`."""
     return moment.isoformat(timespec="microseconds")[:-6] + "Z"
