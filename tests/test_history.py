@@ -1445,6 +1445,7 @@ STATED = {
     ("storage/sqlite_connections.py", "time.sleep"),
     ("storage/sqlite.py", "time.monotonic"),
     ("storage/sqlite.py", "time.sleep"),
+    ("storage/postgres_connection.py", "time.monotonic"),
     ("storage/postgres_connections.py", "time.monotonic"),
     ("storage/postgres_connections.py", "time.sleep"),
     ("storage/postgres.py", "time.monotonic"),
