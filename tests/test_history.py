@@ -44,7 +44,7 @@ from jobhistory import (
     SyncJob,
     UnknownOutcomeError,
 )
-from jobhistory.repository import WaitsForChanges
+from jobhistory.abilities import WaitsForChanges
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.testing.rules.base import CONNECTION, NOON, OTHER, UNKNOWN, at, job, jobs
