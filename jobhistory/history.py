@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 from uuid import UUID
 
+from jobhistory.abilities import TellsLatestChange, WaitsForChanges
 from jobhistory.errors import DuplicateJobError
 from jobhistory.hooks import Hook
 from jobhistory.ids import UUID7, parse_id
@@ -24,8 +25,6 @@ from jobhistory.repository import (
     JobRepository,
     Position,
     SourceConnection,
-    TellsLatestChange,
-    WaitsForChanges,
     check_limit,
     check_name,
     check_statuses,

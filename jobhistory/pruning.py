@@ -22,13 +22,14 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING
 from uuid import UUID
 
+from jobhistory.abilities import ReclaimsSpace
 from jobhistory.archive import archiving, check_archive
 from jobhistory.errors import InvalidJobError, SourceConnectionNotFoundError
 from jobhistory.ids import parse_id
 from jobhistory.job import SyncJob
 from jobhistory.private_files import check_new
 from jobhistory.repository import MAX_LIMIT, Position, SourceConnection
-from jobhistory.retention import Progress, Pruned, ReclaimsSpace, Retention, Share, doomed
+from jobhistory.retention import Progress, Pruned, Retention, Share, doomed
 from jobhistory.status import JobStatus
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 from uuid import UUID
 
 import attrs
@@ -13,20 +13,6 @@ from jobhistory.errors import InvalidJobError
 from jobhistory.job import SyncJob
 from jobhistory.status import JobStatus
 from jobhistory.times import earlier, seconds
-
-
-@runtime_checkable
-class ReclaimsSpace(Protocol):
-    """An optional ability of a repository: to give the room of what was deleted back to its disk."""
-
-    def space(self) -> tuple[int, int]:
-        """How many bytes the history takes, and how many of them are free."""
-        ...
-
-    def reclaim_space(self, most: int) -> int:
-        """Give back free bytes, `most` of them (one page at least), in one transaction; how many: 0 where none is."""
-        ...
-
 
 # ---- The rule
 

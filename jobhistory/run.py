@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
@@ -15,15 +14,8 @@ from uuid import UUID
 
 import attrs
 
-from jobhistory.errors import (
-    ConflictError,
-    InvalidJobError,
-    JobCancelled,
-    JobNotFoundError,
-    LostJobError,
-    StorageError,
-    UnknownOutcomeError,
-)
+from jobhistory.claim import Claim, Step
+from jobhistory.errors import InvalidJobError, JobCancelled, LostJobError, StorageError, UnknownOutcomeError
 from jobhistory.failure import alone, causes_of, described, details_of, means_stop
 from jobhistory.ids import worker_name
 from jobhistory.job import MAX_COUNT, SyncJob
@@ -46,7 +38,6 @@ _SHORTEST_INTERVAL = 0.01
 _PAUSES = (0.1, 5.0)
 _log = logging.getLogger("jobhistory")
 
-Step = Callable[[SyncJob], SyncJob]
 _Own = TypeVar("_Own", JobCancelled, LostJobError)
 
 
@@ -112,16 +103,12 @@ class Run:
         self._heartbeat_interval = _interval("heartbeat_interval", heartbeat_interval)
         self._handle_sigterm = handle_sigterm
         self._pid = _Process.pid
-        self._wanted: UUID | None = None
-        self._job: SyncJob | None = None
+        self._claim = Claim(history, self.worker)
         self._totals = (0, 0, 0, 0)
         self._over = False
-        # Held while one of these three is set, never while anything is waited for.
+        # Held while one of these two is set, never while anything is waited for.
         self._setting = threading.Lock()
-        self._lost: LostJobError | None = None
-        self._stop = False
         self._reason: str | None = None
-        self._started = self._written = 0.0
         self._last: Step | None = None
         self._left = threading.Event()
         self._writer: threading.Thread | None = None
@@ -129,21 +116,18 @@ class Run:
     @property
     def job(self) -> SyncJob:
         """The job as this worker last read or wrote it."""
-        if self._job is None:
-            message = "the job is claimed by `with`: write `with history.run(...) as run:`"
-            raise RuntimeError(message)
-        return self._job
+        return self._claim.job
 
     @property
     def cancelled(self) -> bool:
         """Whether to stop: the job was asked to, or is lost. At most a flush_interval old."""
-        return self._stop
+        return self._claim.stop
 
     def raise_if_cancelled(self) -> None:
         """Raise JobCancelled if the job was asked to stop, LostJobError if it is not this worker's any more."""
         self._require_here()
-        self._require_ours()
-        if self._stop:
+        self._claim.require()
+        if self._claim.stop:
             raise JobCancelled(self.job.id, self._reason)
 
     def request_cancel(self, reason: str | None = None) -> None:
@@ -152,7 +136,7 @@ class Run:
         It takes no lock and writes nothing, so that a signal handler may call it; the thread that writes does.
         """
         self._reason = reason
-        self._stop = True
+        self._claim.stop = True
 
     def report(self, *, inserted: int = 0, updated: int = 0, deleted: int = 0, failed: int = 0) -> None:
         """Add to the counts: cheap enough for every entity, written every `flush_interval` and on leaving.
@@ -173,18 +157,18 @@ class Run:
             if max(totals) > MAX_COUNT:
                 raise InvalidJobError("a count", "must add up to less than 2**63", max(totals))
             self._totals = totals
-        if self._stop:
+        if self._claim.stop:
             self.raise_if_cancelled()
 
     def flush(self) -> None:
         """Write the counts now. Raises LostJobError, StorageError, RuntimeError outside of the `with`."""
         self._require_held()
-        self._require_ours()
-        self._write(self._with_totals)
+        self._claim.require()
+        self._claim.write(self._with_totals)
 
     def __enter__(self) -> Self:
-        if self._job is not None:
-            message = f"job {self._job.id} was claimed by this Run already: a Run is entered once"
+        if self._claim.stored is not None:
+            message = f"job {self.job.id} was claimed by this Run already: a Run is entered once"
             raise RuntimeError(message)
         self._require_here()
         self._over = False
@@ -192,35 +176,14 @@ class Run:
         try:
             if self._handle_sigterm:
                 sigterm.watch(self.request_cancel)
-            self._claim()
+            self._start()  # first, for it may fail, and then nothing is claimed
+            self._claim.make(self._job_id)
         except BaseException as error:
             if not isinstance(error, Exception):  # a Ctrl-C, which may have come behind the write
-                self._find_claimed()
+                self._claim.find()
             self.__exit__(type(error), error, error.__traceback__)
             raise
         return self
-
-    def _claim(self) -> None:
-        """Make the job ours; the writer is started first, for it may fail, and then nothing is claimed."""
-        self._started = self._written = self._history.monotonic()
-        self._start()
-        self._wanted = job_id = self._job_id()
-        try:
-            job = self._history.start(job_id, worker=self.worker)
-        except JobNotFoundError:
-            hint = "history.track(source_connection_id) enqueues a job and runs it, in one"
-            raise JobNotFoundError(job_id, hint) from None
-        self._started = self._written = self._history.monotonic()
-        self._job = job
-        self._know(job)
-
-    def _find_claimed(self) -> None:
-        """Hold the job if it is ours by now, so that leaving ends it; a storage that fails leaves it to reaping."""
-        if self._job is None and self._wanted is not None:
-            with suppress(BaseException):  # another Ctrl-C too: the first goes on
-                stored = self._history.get(self._wanted)
-                if stored.worker == self.worker:
-                    self._job = stored
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -239,14 +202,14 @@ class Run:
     def _end(self, error: BaseException | None, *, interrupted: bool = False) -> bool:
         """Leave, record how it ended, and say whether the error stays inside; once interrupted, be quick."""
         self._leave()
-        if self._job is None:
+        if self._claim.stored is None:
             return False
         causes = causes_of(error)
         stays_inside = error is not None and all(self._is_own(cause, JobCancelled) for cause in causes)
         if any(self._is_own(cause, LostJobError) for cause in causes):
             return False
         try:
-            self._require_ours()
+            self._claim.require()
             self._last = self._last or self._ending(error, causes)
             self._write_to_the_end(self._last, 0 if interrupted else FINISH_WITHIN)
         except Exception as failed:
@@ -258,7 +221,7 @@ class Run:
     def _ending(self, error: BaseException | None, causes: list[BaseException]) -> Step:
         """The step to how it ended; times and texts are taken once, so that a replay is the same record."""
         at = self._now()
-        duration = round(self._history.monotonic() - self._started, 6)
+        duration = self._claim.lasted()
         stopped = error is not None and all(means_stop(cause) for cause in causes)
         if error is None:
             end = partial(SyncJob.complete, at=at, duration_seconds=duration)
@@ -285,7 +248,7 @@ class Run:
         pause, longest = _PAUSES
         while not self.job.is_terminal:
             try:
-                self._write(step)
+                self._claim.write(step)
             except StorageError as error:
                 waited = self._history.monotonic() - begun
                 if waited + pause > within:
@@ -320,22 +283,22 @@ class Run:
     def _write_until_left(self) -> None:
         """Tick at every flush_interval, and where a heartbeat is due before."""
         pause = usual = min(self._flush_interval, self._heartbeat_interval)
-        while not self._left.wait(pause) and self._lost is None:
+        while not self._left.wait(pause) and self._claim.lost is None:
             pause = usual
-            if self._job is not None and self._tick():
+            if self._claim.stored is not None and self._tick():
                 pause = min(self._flush_interval, max(self._until_due(), 0.0))
 
     def _tick(self) -> bool:
         """Write the counts where they moved, a heartbeat where one is due, else look for a cancel: did it work?"""
         try:
-            if self._stop:
-                self._write(lambda job: job.request_cancel(at=self._now()) if job.status is JobStatus.RUNNING else job)
+            if self._claim.stop:
+                self._claim.write(self._asked_to_stop)
             if self._moved(self.job):
-                self._write(self._with_totals)
+                self._claim.write(self._with_totals)
             elif self._until_due() <= 0:
-                self._write(lambda job: job.beat(at=self._now()), quiet=True)
+                self._claim.write(lambda job: job.beat(at=self._now()), quiet=True)
             else:
-                self._look()
+                self._claim.look()
         except LostJobError:
             _log.warning("job %s is not this worker's any more", self.job.id)
         except BaseException as error:  # noqa: BLE001  whatever a hook raises, the sync goes on
@@ -345,47 +308,12 @@ class Run:
         return False
 
     def _until_due(self) -> float:
-        return self._heartbeat_interval - (self._history.monotonic() - self._written)
+        return self._heartbeat_interval - (self._history.monotonic() - self._claim.written)
 
-    # ---- The record: every read and write of the job goes through here, from any thread
+    # ---- Its steps, one version of the job to the next
 
-    def _write(self, step: Step, *, quiet: bool = False) -> None:
-        """Write the next version; where another wrote in between, take that up if the job is still ours."""
-        begun = self._history.monotonic()
-        while (following := step(job := self.job)) is not job:
-            try:
-                self._history.replace(following, quiet=quiet)
-            except ConflictError as conflict:
-                self._take_up(conflict.stored)
-            except JobNotFoundError:
-                self._lose(None)
-            else:
-                self._know(following)
-                self._written = begun
-                return
-
-    def _look(self) -> None:
-        try:
-            self._take_up(self._history.get(self.job.id))
-        except JobNotFoundError:
-            self._lose(None)
-
-    def _take_up(self, stored: SyncJob) -> None:
-        if stored.is_terminal or stored.worker != self.worker:
-            self._lose(stored)
-        self._know(stored)
-
-    def _know(self, job: SyncJob) -> None:
-        """Two threads may come back in another order than that of their writes."""
-        with self._setting:
-            self._job = max(self.job, job, key=lambda known: known.version)
-        if job.status is JobStatus.CANCELLING:
-            self._stop = True
-
-    def _lose(self, stored: SyncJob | None) -> NoReturn:
-        self._lost = LostJobError(self.job.id, stored)
-        self._stop = True
-        raise self._lost
+    def _asked_to_stop(self, job: SyncJob) -> SyncJob:
+        return job.request_cancel(at=self._now()) if job.status is JobStatus.RUNNING else job
 
     def _with_totals(self, job: SyncJob, at: datetime | None = None) -> SyncJob:
         if not self._moved(job):
@@ -405,17 +333,13 @@ class Run:
             raise RuntimeError(message)
 
     def _require_held(self) -> None:
-        if _Process.pid != self._pid or self._over or self._job is None:
+        if _Process.pid != self._pid or self._over or self._claim.stored is None:
             self._refuse()
 
     def _refuse(self) -> NoReturn:
         self._require_here()
         message = f"job {self.job.id} has ended: report inside of the `with`"
         raise RuntimeError(message)
-
-    def _require_ours(self) -> None:
-        if self._lost is not None:
-            raise LostJobError(self._lost.job_id, self._lost.job) from self._lost
 
     def _is_own(self, error: BaseException, kind: type[_Own]) -> TypeGuard[_Own]:
         return isinstance(error, kind) and error.job_id == self.job.id

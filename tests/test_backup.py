@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from jobhistory.abilities import BacksUp
 from jobhistory.errors import StorageError, UnknownOutcomeError
 from jobhistory.private_files import new_file, whole_file
-from jobhistory.repository import BacksUp
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.testing.rules.base import CONNECTION, job, jobs

@@ -18,10 +18,11 @@ import pytest
 from hypothesis import given, settings
 
 from jobhistory import private_files
+from jobhistory.abilities import Checks
 from jobhistory.errors import StorageError
 from jobhistory.history import JobHistory
 from jobhistory.job import COLUMNS, SyncJob
-from jobhistory.repository import Checks, Position
+from jobhistory.repository import Position
 from jobhistory.status import JobStatus
 from jobhistory.storage import sqlite_check
 from jobhistory.storage.memory import InMemoryJobRepository

@@ -44,7 +44,7 @@ from jobhistory import (
     SyncJob,
     UnknownOutcomeError,
 )
-from jobhistory.repository import WaitsForChanges
+from jobhistory.abilities import WaitsForChanges
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.testing.rules.base import CONNECTION, NOON, OTHER, UNKNOWN, at, job, jobs
@@ -1445,6 +1445,7 @@ STATED = {
     ("storage/sqlite_connections.py", "time.sleep"),
     ("storage/sqlite.py", "time.monotonic"),
     ("storage/sqlite.py", "time.sleep"),
+    ("storage/postgres_connection.py", "time.monotonic"),
     ("storage/postgres_connections.py", "time.monotonic"),
     ("storage/postgres_connections.py", "time.sleep"),
     ("storage/postgres.py", "time.monotonic"),

@@ -206,7 +206,7 @@ class Worker:
         try:
             return self._count(run)
         except StorageError:
-            if run._job is not None:
+            if run._claim.stored is not None:
                 raise
         return self._count(run)  # where entering raised, it may be tried again
 
@@ -227,9 +227,9 @@ class Worker:
         try:
             for _tick in range(2):
                 stand("wait")
-                if self.run._left.is_set() or self.run._lost is not None:
+                if self.run._left.is_set() or self.run._claim.lost is not None:
                     break
-                if self.run._job is not None:
+                if self.run._claim.stored is not None:
                     self.run._tick()
         finally:
             self.run.writer_ended = True
@@ -286,14 +286,14 @@ def check_one_run(repository: JobRepository, one: Worker, actors: list[Actor], l
     assert run is not None
     ours = stored.is_terminal and log[-1][0] in ("worker", "writer")
     match worker.error:
-        case InvalidTransitionError() if run._job is None:
+        case InvalidTransitionError() if run._claim.stored is None:
             # A claim of which it did not learn may have landed, and been ended by others.
             claims = [job for name, job in log if name not in ("canceller", "reaper")]
             assert len(claims) <= bool(worker.trouble and worker.trouble.landed), "who could not claim wrote nothing"
             assert not ours
         case LostJobError():
             assert not ours, "the loser's end never lands"
-        case KeyboardInterrupt() | StorageError() if run._job is None:
+        case KeyboardInterrupt() | StorageError() if run._claim.stored is None:
             assert not stored.is_terminal or not ours
         case KeyboardInterrupt() | StorageError() | None:
             assert stored.is_terminal, "its end is recorded, whatever came between"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import Phase, settings
 
+from jobhistory.abilities import WaitsForChanges
 from jobhistory.errors import JobHistoryError
-from jobhistory.repository import JobRepository, WaitsForChanges
+from jobhistory.repository import JobRepository
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.testing import JobRepositoryContract, run_machine
 from jobhistory.testing.rules.feed import WaitRules

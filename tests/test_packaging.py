@@ -31,6 +31,7 @@ OFFENCES = [
     ("sqlite", "__init__.py", "import sqlite_utils"),
     ("sqlite", "storage/memory.py", "import jobhistory.storage.sqlite_connections"),
     *(("postgres", "storage/memory.py", f"import {name}") for name in ("psycopg", "psycopg_pool")),
+    ("postgres", "storage/sqlite.py", "import jobhistory.storage.postgres_connection"),
     ("postgres", "storage/sqlite.py", "import jobhistory.storage.postgres_connections"),
     *(("cli", "__init__.py", f"import {name}") for name in ("click", "platformdirs", "rich")),
     ("testing", "cli/__init__.py", "import pytest"),

@@ -32,9 +32,9 @@ from jobhistory import (
 )
 from jobhistory.repository import JobRepository
 from jobhistory.storage import postgres as backend
-from jobhistory.storage import postgres_connections as connections
+from jobhistory.storage import postgres_connection, postgres_connections
 from jobhistory.storage.postgres import PostgresJobRepository
-from jobhistory.storage.postgres_connections import Connection
+from jobhistory.storage.postgres_connection import Connection
 from jobhistory.testing import strategies
 from jobhistory.testing.rules.base import CONNECTION, OTHER, UNKNOWN, at, job, jobs
 from tests.crew import work_together
@@ -666,7 +666,8 @@ def test_closing_closes_the_connections_of_all(repository: PostgresJobRepository
         wait(0)
     pool = repository._db._pool
     assert (None, []) == (pool, repository._db._listening)
-    assert [] == [each for each in connections._SOCKETS if each.schema == schema_of(repository) and not each.closed]
+    opened = [each for each in postgres_connection._SOCKETS if each.schema == schema_of(repository)]
+    assert [] == [each for each in opened if not each.closed]
 
 
 def test_a_call_that_finds_its_pool_closing_is_told_so(repository: PostgresJobRepository) -> None:
@@ -848,7 +849,7 @@ def test_a_server_that_falls_silent_ends_the_call_in_time(
         with closing(through):
             assert repository.connections() == through.connections()
             proxy.fall_silent()
-            monkeypatch.setattr(connections, "_GRACE", 0.1)
+            monkeypatch.setattr(postgres_connection, "_GRACE", 0.1)
             through._db.timeout = 0.3
             with pytest.raises(UnknownOutcomeError, match="the server does not answer"):
                 through.add(job(1))
@@ -1075,7 +1076,7 @@ def test_a_child_holds_no_connection_of_its_parent_open(repository: PostgresJobR
     repository.wait_for_changes(None, 0)
     repository.connections()
     # The number of one that was closed may be another socket's by now.
-    held = [number for connection, number in connections._SOCKETS.items() if not connection.closed]
+    held = [number for connection, number in postgres_connection._SOCKETS.items() if not connection.closed]
     assert held
 
     def sockets() -> str:
@@ -1091,7 +1092,8 @@ def test_a_child_that_drops_its_parents_connections_leaves_them_in_peace(reposit
     mine = repository._db.read("SELECT pg_backend_pid()")
 
     def drop() -> str:
-        connections._FORSAKEN.clear()
+        postgres_connections._FORSAKEN.clear()
+        postgres_connection._FORSAKEN.clear()
         gc.collect()
         return "went on"
 

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobhistory import redact as module
-from jobhistory.redact import DEEPEST, MASK, Redactor, redact_json
+from jobhistory import redact_rules
+from jobhistory.redact import DEEPEST, Redactor, redact_json
+from jobhistory.redact_rules import MASK
 from tests.harmless_corpus import HELD_OUT_PLAIN, PLAIN
 from tests.leaks_corpus import HELD_OUT_LEAKS, LEAKS
 from tests.secrets_corpus import Leak, draw
@@ -127,16 +129,16 @@ def test_no_harmless_text_of_the_corpus_is_touched() -> None:
 
 @pytest.fixture
 def fresh_rules() -> Iterator[None]:
-    module._rules.cache_clear()
+    redact_rules.rules.cache_clear()
     yield
-    module._rules.cache_clear()
+    redact_rules.rules.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh_rules")
 @pytest.mark.parametrize("part", ["_SHAPES", "_INNER_SHAPES", "_PHRASES", "_NAMED", "_HEADER", "_URL", "_PEM"])
 def test_the_corpus_notices_when_a_part_of_the_rules_is_gone(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     never = "(?!)(?P<head>)(?P<secret>)"
-    monkeypatch.setattr(module, part, never if isinstance(getattr(module, part), str) else ())
+    monkeypatch.setattr(redact_rules, part, never if isinstance(getattr(redact_rules, part), str) else ())
     assert [] != [case.name for case in CASES for secret in case.secrets if remains(secret, redact(case.text))]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 import pytest
 
-from jobhistory import redact as module
+from jobhistory.redact_rules import Rule, lower, rules
 
 Tree = Any  # what the regular expression compiler parses a pattern to
 
@@ -83,7 +83,7 @@ def runs_away(pattern: re.Pattern[str]) -> bool:
 
 
 def test_no_expression_can_read_without_bound_and_fail() -> None:
-    assert [] == [rule.pattern.pattern for group in module._rules() for rule in group if runs_away(rule.pattern)]
+    assert [] == [rule.pattern.pattern for group in rules() for rule in group if runs_away(rule.pattern)]
 
 
 @pytest.mark.parametrize("bad", ["a*b", "a*+b", "(?:a+)+", "x(?:a|b*+)c", "(a*+)b", "(?=a*+)", ".*?", "(?:a*+b){2}"])
@@ -95,7 +95,7 @@ def read(text: str) -> int:
     """Count the characters in all matches, repeated ones too, of one redaction."""
     total = 0
 
-    def counting(rule: module._Rule) -> module._Rule:
+    def counting(rule: Rule) -> Rule:
         def spans(match: re.Match[str], text: str) -> list[tuple[int, int]]:
             nonlocal total
             total += match.end() - match.start()
@@ -103,9 +103,9 @@ def read(text: str) -> int:
 
         return attrs.evolve(rule, spans=spans)
 
-    for group in module._rules():
+    for group in rules():
         for rule in map(counting, group):
-            rule(text, module._lower(text))
+            rule(text, lower(text))
     return total
 
 
@@ -142,5 +142,5 @@ def test_quadratic_time_would_be_noticed() -> None:
 
 
 def test_importing_compiles_no_expression() -> None:
-    code = "import jobhistory.redact as r; print(r._rules.cache_info().currsize, r._pattern.cache_info().currsize)"
+    code = "import jobhistory.redact_rules as r; print(r.rules.cache_info().currsize, r._pattern.cache_info().currsize)"
     assert "0 0\n" == run(code)

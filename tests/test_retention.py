@@ -28,7 +28,8 @@ from jobhistory import (
     SyncJob,
 )
 from jobhistory import pruning as pruning_module
-from jobhistory.retention import ReclaimsSpace, doomed
+from jobhistory.abilities import ReclaimsSpace
+from jobhistory.retention import doomed
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from tests.workers import CONNECTION, START, Time, Troubled

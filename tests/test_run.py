@@ -24,6 +24,7 @@ from jobhistory import (
     StorageError,
     SyncJob,
 )
+from jobhistory.claim import Claim
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from tests.workers import CONNECTION, MULTITHREADED_FORK, START, SteppedRun, Time, Troubled, counts, forked, stepped
@@ -320,7 +321,7 @@ def test_a_read_that_comes_late_does_not_take_the_job_back(memory: JobHistory) -
         run.report(inserted=1)
         run.flush()
         newer = run.job
-        run._take_up(late)
+        run._claim._take_up(late)
         assert newer == run.job
 
 
@@ -666,7 +667,7 @@ def test_leaving_twice_changes_nothing(history: JobHistory) -> None:
 
 
 def test_what_interrupts_entering_behind_the_claim_ends_the_job(repository: JobRepository, time: Time) -> None:
-    class Interrupted(SteppedRun):
+    class Interrupted(Claim):
         def _know(self, job: SyncJob) -> None:
             super()._know(job)
             if job.status is JobStatus.RUNNING:
@@ -674,7 +675,9 @@ def test_what_interrupts_entering_behind_the_claim_ends_the_job(repository: JobR
 
     history = time.history(repository)
     job = history.enqueue(CONNECTION)
-    with pytest.raises(KeyboardInterrupt), Interrupted(history, lambda: job.id):
+    run = SteppedRun(history, lambda: job.id)
+    run._claim = Interrupted(history, run.worker)
+    with pytest.raises(KeyboardInterrupt), run:
         raise AssertionError
     assert JobStatus.CANCELLED is history.get(job.id).status
     assert "KeyboardInterrupt" == history.get(job.id).error
@@ -750,7 +753,7 @@ def test_a_forked_child_does_not_hold_the_job(repository: JobRepository) -> None
         run.report(inserted=1)
         said.append(forked(child))
         said.append(forked(lambda: run.__exit__(ValueError, ValueError("the child's"), None)))
-        with run._setting:  # a thread that reports holds it at the fork
+        with run._setting, run._claim._setting:  # threads that report and write hold them at the fork
             said.append(forked(child))
         assert JobStatus.RUNNING is history.get(run.job.id).status
         run.report(inserted=1)

@@ -474,7 +474,7 @@ def live(history: JobHistory, run: SteppedRun, time: Time, story: str) -> None:
                     time.seconds += 5
                     run.tick()
                 run.raise_if_cancelled()
-        if run._job is not None:
+        if run._claim.stored is not None:
             return
 
 
@@ -518,7 +518,7 @@ def test_an_unknown_outcome_of_track_leaves_one_job(
     for _ in range(10):
         with contextlib.suppress(StorageError), run:
             pass
-        if run._job is not None:
+        if run._claim.stored is not None:
             break
     assert [run.job] == repository.list_jobs(CONNECTION)
     assert JobStatus.COMPLETED is run.job.status

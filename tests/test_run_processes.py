@@ -282,7 +282,7 @@ def sync_until_lost(place: Place, parent: Worker) -> None:
             while True:
                 run.report(inserted=1)
                 pause.wait(0.001)
-        lost = run._lost
+        lost = run._claim.lost
         parent.say(f"LOST {lost.job_id} {lost.job == history.get(lost.job_id)}" if lost else "KEPT")
 
 

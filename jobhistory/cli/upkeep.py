@@ -8,10 +8,10 @@ from pathlib import Path
 import attrs
 import click
 
+from jobhistory.abilities import BacksUp, Checks, Finding
 from jobhistory.cli.database import BadInputError, Database
 from jobhistory.cli.reading import as_json
 from jobhistory.cli.render import json_text, many, visible
-from jobhistory.repository import BacksUp, Checks, Finding
 
 WRONG = 5
 """The exit code of a check that found something wrong."""

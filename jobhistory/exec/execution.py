@@ -19,13 +19,14 @@ from uuid import UUID
 
 import attrs
 
+from jobhistory.claim import Step
 from jobhistory.errors import JobCancelled, LostJobError, StorageError
 from jobhistory.exec.counts import Counting, Reader, Report
 from jobhistory.exec.group import NOT_EXECUTABLE, NOT_FOUND, SIGNALLED, STDERR, STDOUT, Events, Group, signal_name
 from jobhistory.exec.passage import Tail, Write, write_all
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
-from jobhistory.run import Run, Step
+from jobhistory.run import Run
 from jobhistory.status import JobStatus
 from jobhistory.times import seconds
 
@@ -279,7 +280,7 @@ class _CommandRun(Run):
             at=at,
             error=self._history.redacted_text(error.error),
             error_details=self._history.redacted(error.details),
-            duration_seconds=round(self._history.monotonic() - self._started, 6),
+            duration_seconds=self._claim.lasted(),
         )
         return lambda job: attrs.evolve(end(self._with_totals(job, at)), version=job.version + 1)
 

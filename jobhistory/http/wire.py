@@ -11,9 +11,10 @@ from uuid import UUID
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jobhistory.abilities import JSONPage, ListsAsJSON
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
-from jobhistory.repository import Cursor, JSONPage, ListsAsJSON, Position, SourceConnection, position_of
+from jobhistory.repository import Cursor, Position, SourceConnection, position_of
 from jobhistory.status import JobStatus
 from jobhistory.times import to_wire
 

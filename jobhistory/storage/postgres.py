@@ -76,6 +76,13 @@ from typing import Any, Self
 from urllib.parse import unquote
 from uuid import UUID
 
+try:
+    import psycopg  # noqa: F401  to name the extra where it is missing
+    import psycopg_pool  # noqa: F401  as above
+except ImportError as error:
+    message = "PostgreSQL needs psycopg and its pool: pip install 'jobhistory[postgres]'"
+    raise ImportError(message) from error
+
 from jobhistory.errors import (
     ActiveJobExistsError,
     DuplicateJobError,
@@ -101,7 +108,8 @@ from jobhistory.repository import (
 )
 from jobhistory.status import ACTIVE_STATUSES, TRANSITIONS, JobStatus
 from jobhistory.storable import JSONText
-from jobhistory.storage.postgres_connections import Connection, Connections, Dangling, Taken
+from jobhistory.storage.postgres_connection import Connection, Dangling, Taken
+from jobhistory.storage.postgres_connections import Connections
 from jobhistory.storage.rows import DraftJob
 from jobhistory.times import seconds, utc
 

@@ -13,32 +13,20 @@ import logging
 import math
 import os
 import random
-import select
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import psycopg
+import psycopg_pool
+from psycopg.conninfo import conninfo_to_dict
 
 from jobhistory.errors import JobHistoryError, StorageError, UnknownOutcomeError
-
-try:
-    import psycopg
-    import psycopg_pool
-    from psycopg.conninfo import conninfo_to_dict
-except ImportError as error:
-    message = "PostgreSQL needs psycopg and its pool: pip install 'jobhistory[postgres]'"
-    raise ImportError(message) from error
-
-if TYPE_CHECKING:
-    from psycopg.abc import PQGen
+from jobhistory.storage.postgres_connection import Connection, Parameters
 
 _T = TypeVar("_T")
-Taken = psycopg.errors.UniqueViolation
-"""Raised where another row has what may be there once."""
-Dangling = psycopg.errors.ForeignKeyViolation
-"""Raised where what a row refers to is not there."""
-Parameters = Sequence[Any] | Mapping[str, Any]
 
 _RESOLVED = ("40001", "40P01")
 """Serialization failure and deadlock: rolled back so that others may go on. Appendix A of PostgreSQL's manual."""
@@ -46,113 +34,10 @@ _ELSEWHERE = ("57P03", "25006")
 """It starts or stops, or became a standby: nothing was done here."""
 _LOST = ("08", "57P01", "57P02", "40003")
 """How the codes begin of a connection that ends, or of a statement of which nobody knows."""
-_PREPARED_AFTER = 3
-"""How often a statement is run before it is prepared."""
-_GRACE = 2.0
-"""Seconds that a server has to answer a cancellation."""
 _AGAIN_AFTER = 0.1
 """Seconds between attempts to connect while someone waits."""
 _WAKE_EVERY = 0.1
 """Seconds between two wake-ups."""
-
-
-class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection whose every answer is waited for until a deadline, and that knows what may have landed."""
-
-    schema = ""
-    deadline = math.inf
-    landing = False
-    """Whether a commit is under way, or was when the connection was lost."""
-    unconfirmed = False
-    """Whether a commit returned that its standby did not confirm."""
-    suspect = False
-    """Whether a cancellation is on its way, which could hit whatever comes next."""
-
-    @classmethod
-    def connect(cls, conninfo: str = "", **options: Any) -> Self:  # noqa: ANN401  psycopg's, and two of ours
-        """Connect; `told` is told of a failure, or of None; `schema` is what SCHEMA stands for."""
-        told, schema = options.pop("told"), options.pop("schema")
-        try:
-            connection = super().connect(conninfo, **options)
-            with _fork_lock:
-                _SOCKETS[connection] = connection.fileno()
-            connection.schema = schema
-            connection.add_notice_handler(connection._note)  # noqa: SLF001  its own
-            connection._settle_in()  # noqa: SLF001  its own
-        except psycopg.Error as error:
-            told(error)
-            raise
-        told(None)
-        return connection
-
-    def _settle_in(self) -> None:
-        self.deadline = time.monotonic() + _GRACE
-        try:
-            # A pooler that hands its connections round for each transaction carries this one setting along.
-            if self.info.parameter_status("TimeZone") != "UTC":
-                self.execute("SET TimeZone TO 'UTC'")
-            # But not what is prepared: it is told by the number it gives out, which is not the server process's.
-            [(pid,)] = self.execute("SELECT pg_backend_pid()")
-        except BaseException:
-            self.close()
-            raise
-        if pid == self.info.backend_pid:
-            self.prepare_threshold = _PREPARED_AFTER
-        self.deadline = math.inf
-
-    def named(self, sql: str) -> str:
-        """The statement, with the name that SCHEMA stands for."""
-        return sql.replace("SCHEMA.", f'"{self.schema}".')
-
-    def run(self, sql: str, parameters: Parameters = ()) -> psycopg.Cursor[tuple[Any, ...]]:
-        """Run a statement that writes nothing, or belongs to a transaction."""
-        return self.execute(self.named(sql), parameters, binary=True)
-
-    def alone(self, sql: str, parameters: Parameters = ()) -> psycopg.Cursor[tuple[Any, ...]]:
-        """Run a statement that is a transaction of its own."""
-        self.landing = True
-        cursor = self.run(sql, parameters)
-        self.landing = False
-        return cursor
-
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """A transaction; rolled back where it raises."""
-        self.execute("BEGIN ISOLATION LEVEL READ COMMITTED")  # whatever the server's default
-        try:
-            yield
-        except BaseException:
-            with contextlib.suppress(psycopg.Error):
-                self.execute("ROLLBACK")
-            raise
-        self.alone("COMMIT")
-
-    def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
-        """As psycopg's, but at the deadline the server is asked to stop, and soon after that the connection ends.
-
-        A server's own statement_timeout does not end a commit that waits for a standby, nor a server that is gone.
-        """
-        try:
-            return super().wait(_until(self.deadline, gen), interval, timeout)
-        except _OverdueError:
-            self.suspect = True
-            with contextlib.suppress(psycopg.Error):
-                self.cancel_safe(timeout=_GRACE)
-        try:
-            return super().wait(_until(time.monotonic() + _GRACE, gen, begun=True), interval, timeout)
-        except _OverdueError:
-            self.pgconn.finish()
-            message = "the server does not answer"
-            raise psycopg.OperationalError(message) from None
-
-    def _note(self, diagnostic: psycopg.errors.Diagnostic) -> None:
-        # A cancelled wait for the standby is told by a warning alone; its words are translated, not its origin.
-        if diagnostic.source_function == "SyncRepWaitForLSN":
-            self.unconfirmed = True
-
-
-class _OverdueError(Exception):
-    pass
 
 
 class _FailedError(Exception):
@@ -162,20 +47,6 @@ class _FailedError(Exception):
         self.error = error
         self.passing = passing
         self.landing = landing
-
-
-def _until(deadline: float, gen: PQGen[_T], *, begun: bool = False) -> PQGen[_T]:
-    """The generator, left standing where it waits beyond the deadline."""
-    ready: Any = psycopg.waiting.Ready.NONE if begun else None
-    while True:
-        try:
-            wanted = gen.send(ready)
-        except StopIteration as end:
-            result: _T = end.value
-            return result
-        ready = yield wanted
-        if not ready and time.monotonic() > deadline:
-            raise _OverdueError
 
 
 class Connections:
@@ -414,17 +285,12 @@ class Connections:
         return pool
 
     def _check(self, db: Connection) -> None:
-        """Refuse a connection that has ended: an idle one has nothing to say, unless it is that."""
-        said = select.poll()
-        said.register(db.fileno(), select.POLLIN)
-        if said.poll(0):
-            try:
-                db.deadline = time.monotonic() + _GRACE
-                db.execute("")
-            except psycopg.Error:
-                # The next would be found ended too, after a longer and longer while.
-                self._opened().drain()
-                raise
+        try:
+            db.check()
+        except psycopg.Error:
+            # The next would be found ended too, after a longer and longer while.
+            self._opened().drain()
+            raise
 
     def _try_again(self, pool: psycopg_pool.ConnectionPool[Any]) -> None:
         if self._waiting and not self._closed.wait(_AGAIN_AFTER):
@@ -503,24 +369,13 @@ logging.getLogger("psycopg.pool").addFilter(_Unsaid())
 # ---- Forks
 
 _ALL: weakref.WeakSet[Connections] = weakref.WeakSet()
-_SOCKETS: weakref.WeakKeyDictionary[Connection, int] = weakref.WeakKeyDictionary()
 _fork_lock = threading.RLock()
-_FORSAKEN: list[object] = []
+_FORSAKEN: list[_Pool | None] = []
 
 
 def _in_child() -> None:
-    """Leave the parent's connections to the parent.
-
-    Nothing is said on them, as closing would; but they are no longer held open either: a server keeps a dead
-    parent's transactions, and their locks, for as long as anyone has the socket.
-    """
+    """Leave the parent's pools to the parent, as their connections are."""
     _fork_lock.release()
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for connection, socket in list(_SOCKETS.items()):
-        if not connection.closed:
-            os.dup2(nowhere, socket)
-    os.close(nowhere)
-    _FORSAKEN.extend(_SOCKETS)
     for connections in list(_ALL):
         _FORSAKEN.append(connections._pool)  # noqa: SLF001  its module's own
         connections._begin_anew()  # noqa: SLF001  as above

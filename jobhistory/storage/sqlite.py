@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID, SafeUUID
 
+from jobhistory.abilities import Finding, JSONPage
 from jobhistory.errors import (
     ActiveJobExistsError,
     DuplicateJobError,
@@ -35,8 +36,6 @@ from jobhistory.job import COLUMNS, WIRE_FIELDS, SyncJob
 from jobhistory.private_files import create
 from jobhistory.repository import (
     Change,
-    Finding,
-    JSONPage,
     Position,
     SourceConnection,
     check_active_statuses,

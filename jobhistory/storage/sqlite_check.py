@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from jobhistory.abilities import Finding
 from jobhistory.errors import InvalidJobError, StorageError
 from jobhistory.job import COLUMNS, FIELDS, SyncJob
 from jobhistory.private_files import PRIVATE, new_file, sync
-from jobhistory.repository import Finding, check_name
+from jobhistory.repository import check_name
 from jobhistory.storage.sqlite_connections import Connections
 from jobhistory.times import from_wire
 

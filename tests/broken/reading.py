@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from jobhistory.abilities import JSONPage
 from jobhistory.errors import StorageError
 from jobhistory.job import SyncJob
-from jobhistory.repository import Change, JSONPage, Position
+from jobhistory.repository import Change, Position
 from jobhistory.status import ACTIVE_STATUSES, JobStatus
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.times import to_wire

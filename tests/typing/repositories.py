@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jobhistory.repository import BacksUp, Checks, JobRepository, ListsAsJSON, WaitsForChanges
-from jobhistory.retention import ReclaimsSpace
+from jobhistory.abilities import BacksUp, Checks, ListsAsJSON, ReclaimsSpace, WaitsForChanges
+from jobhistory.repository import JobRepository
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.postgres import PostgresJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository

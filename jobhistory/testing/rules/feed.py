@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
+from jobhistory.abilities import WaitsForChanges
 from jobhistory.errors import (
     ConflictError,
     DuplicateJobError,
@@ -13,7 +14,7 @@ from jobhistory.errors import (
     SourceConnectionNotFoundError,
     StorageError,
 )
-from jobhistory.repository import Change, JobRepository, WaitsForChanges
+from jobhistory.repository import Change, JobRepository
 from jobhistory.status import JobStatus
 from jobhistory.testing.rules.base import (
     CONNECTION,

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobhistory.abilities import JSONPage, ListsAsJSON
 from jobhistory.errors import InvalidCursorError, InvalidJobError, InvalidLimitError, SourceConnectionNotFoundError
 from jobhistory.job import SyncJob
-from jobhistory.repository import JobRepository, JSONPage, ListsAsJSON, Position
+from jobhistory.repository import JobRepository, Position
 from jobhistory.status import ACTIVE_STATUSES, TERMINAL_STATUSES, JobStatus
 from jobhistory.testing import strategies
 from jobhistory.testing.rules.base import CONNECTION, MICROSECOND, NOON, OTHER, UNKNOWN, Rules, add, at, job, jobs
