@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import signal
 import subprocess
 import sys
@@ -98,6 +99,16 @@ def test_copy_tells_of_what_differs_and_ends_with_code_4(
     result = cli("copy", cli.url, dest)
 
     assert 4 == result.exit_code
+    sums = {"jobs": 4, "running": 1, "gone_on": 1, "different": 1, "only_in_dest": 1}
+    [docs] = (as_json := json.loads(cli("copy", cli.url, dest, "--json").stdout))["connections"]
+    assert sums == {name: as_json[name] for name in sums} == {name: docs[name] for name in sums}
+    assert (str(CONNECTION), "docs", False, True) == tuple(
+        docs[name] for name in ("id", "name", "name_is_copied", "is_equal")
+    )
+    assert result.stdout.startswith(docs["sha256"])
+    assert [("FAILED", "COMPLETED")] == [
+        (pair["source"]["status"], pair["dest"]["status"]) for pair in as_json["jobs_that_differ"]
+    ]
     told = "version 1, worker"
     assert [
         rf"job {job(1).id}: FAILED in SOURCE ({told} None), COMPLETED in DEST ({told} w\x1b): DEST's stays",
