@@ -201,9 +201,9 @@ def _since(context: click.Context, parameter: click.Parameter, text: str) -> dat
 def failures(database: Database, *, names: tuple[str, ...], since: datetime | float, limit: int, as_json: bool) -> None:
     """Show which errors there are, the most frequent first.
 
-    They are those of each CONNECTION, or else of all. Errors that differ only in numbers, ids, times, addresses,
-    paths or quoted text count as one, with #, <url>, <path> or <quoted> in their place. Each has how many jobs it
-    ended, when the first and the last, in how many connections, and the last one's id, for `jobhistory show`.
+    They are those of each CONNECTION, or else of all. Errors that differ only in numbers (codes aside), ids, times,
+    addresses, paths or quoted text count as one, with #, <url>, <path> or <quoted> in their place. Each has how many
+    jobs it ended, when the first and the last, in how many connections, and the last one's id, for `jobhistory show`.
 
     \b
     Examples:
