@@ -23,10 +23,10 @@ from jobhistory.history import JobHistory
 from jobhistory.job import COLUMNS, SyncJob
 from jobhistory.repository import Checks, Position
 from jobhistory.status import JobStatus
-from jobhistory.storage import sqlite_check
+from jobhistory.storage import filesystem, sqlite_check
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
-from jobhistory.storage.sqlite_check import ROW, fault_in, filesystem_of
+from jobhistory.storage.sqlite_check import ROW, fault_in
 from jobhistory.testing import strategies
 from jobhistory.testing.rules.base import CONNECTION, OTHER, job, jobs
 
@@ -427,36 +427,12 @@ def test_a_release_of_sqlite_with_a_known_defect_is_warned_of(version: tuple[int
     assert f"SQLite {'.'.join(map(str, version))}" == findings[-1].what
 
 
-MOUNTS = r"""22 27 0:20 / /proc rw,nosuid shared:12 - proc proc rw
-27 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
-30 27 0:26 / /mnt rw shared:3 - tmpfs tmpfs rw
-31 30 0:27 / /mnt/my\040share rw,vers=4.2 shared:4 - nfs4 server:/share rw
-32 27 0:28 / /home rw - ext4 /dev/sdb rw
-33 27 0:29 / /home rw master:5 propagate_from:2 - fuse.sshfs me@there rw
-"""
-
-
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("/var/h.db", "ext4"),
-        ("/mnt/h.db", "tmpfs"),
-        ("/mntx/h.db", "ext4"),
-        ("/mnt/my share/a/h.db", "nfs4"),
-        ("/home/me/h.db", "fuse.sshfs"),
-    ],
-)
-def test_the_filesystem_is_that_of_the_nearest_mount(path: str, kind: str) -> None:
-    assert kind == filesystem_of(path, MOUNTS)
-    assert None is filesystem_of(path, "")
-
-
 @pytest.mark.parametrize(
     ("kind", "level", "word"),
     [
         ("nfs4", "error", "network or shared filesystem (nfs4)"),
         ("fuse.sshfs", "error", "network or shared filesystem (fuse.sshfs)"),
-        ("cifs", "error", "network or shared filesystem (cifs)"),
+        ("virtiofs", "error", "network or shared filesystem (virtiofs)"),
         ("tmpfs", "warning", "it is gone after a restart"),
         ("xfs", "note", "filesystem: xfs"),
         (None, "note", "filesystem: unknown"),
@@ -465,13 +441,9 @@ def test_the_filesystem_is_that_of_the_nearest_mount(path: str, kind: str) -> No
 def test_a_filesystem_that_cannot_keep_a_history_is_told(
     repository: SQLiteJobRepository, monkeypatch: pytest.MonkeyPatch, kind: str | None, level: str, word: str
 ) -> None:
-    monkeypatch.setattr(sqlite_check, "_mounts", lambda: f"27 1 8:1 / / rw - {kind} x rw" if kind else "")
+    device = Path(repository.path).stat().st_dev
+    mounts = Path(repository.path).with_name("mountinfo")
+    number = f"{os.major(device)}:{os.minor(device)}" if kind else "0:0"
+    mounts.write_text(f"36 35 {number} / /whatever/name/it/has rw - {kind} x rw\n")
+    monkeypatch.setattr(filesystem, "_MOUNTS", mounts)
     assert [True] == [word in what for what in said(repository, level) if "ystem" in what or "restart" in what]
-
-
-def test_where_the_system_does_not_say_what_is_mounted_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", refuse)
-    assert "" == sqlite_check._mounts()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from jobhistory.errors import InvalidJobError, StorageError
 from jobhistory.job import COLUMNS, FIELDS, SyncJob
 from jobhistory.private_files import PRIVATE, new_file, sync
 from jobhistory.repository import Finding, check_name
+from jobhistory.storage.filesystem import SHARED_BY_MACHINES, SHARED_PERHAPS, filesystem_of
 from jobhistory.storage.sqlite_connections import Connections
 from jobhistory.times import from_wire
 
@@ -41,12 +41,7 @@ _SET_ASIDE = "`jobhistory check --set-aside FILE` moves it there, and the rest c
 _DEFECTS = (
     ("WAL-reset bug, https://www.sqlite.org/wal.html#walresetbug", (3, 7, 0), ((3, 51, 3), (3, 50, 7), (3, 44, 6))),
 )
-_NETWORK = re.compile(
-    r"(?:fuse\.)?(?:9p|afpfs|afs|beegfs|ceph|cifs|coda|gfs2|glusterfs|gpfs|juicefs|lustre|ncpfs|nfs4?|ocfs2|orangefs"
-    r"|rclone|s3fs|smb[23]|smbfs|sshfs|vboxsf|virtiofs)"
-)
 _IN_MEMORY = frozenset(("ramfs", "tmpfs"))
-_ESCAPED = re.compile(r"\\([0-7]{3})")
 
 Migrate = Callable[[sqlite3.Connection], object]
 """Makes the newest schema in an empty database."""
@@ -219,7 +214,7 @@ def check(path: str, db: Connections, migrate: Migrate) -> Iterator[Finding]:
         yield Finding("error", "the file was taken away", "put it back, or restore a backup")
         return
     yield from _files(Path(path))
-    yield from _filesystem(filesystem_of(path, _mounts()))
+    yield from _filesystem(filesystem_of(Path(path).parent))
     try:
         yield from _durability(db)
         yield from _integrity(db)
@@ -268,7 +263,7 @@ def _files(path: Path) -> Iterator[Finding]:
 
 
 def _filesystem(kind: str | None) -> Iterator[Finding]:
-    if kind is not None and _NETWORK.fullmatch(kind):
+    if kind in SHARED_BY_MACHINES | SHARED_PERHAPS:
         yield Finding(
             "error",
             f"it lies on a network or shared filesystem ({kind}), whose locks SQLite cannot rely on: it can be damaged",
@@ -278,25 +273,6 @@ def _filesystem(kind: str | None) -> Iterator[Finding]:
         yield Finding("warning", f"it lies in memory ({kind}): it is gone after a restart", "move it to a local disk")
     else:
         yield Finding("note", f"filesystem: {kind or 'unknown'}")
-
-
-def _mounts() -> str:
-    """What is mounted where, "" where the system does not say it in this way (proc_pid_mountinfo(5))."""
-    try:
-        return Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
-    except OSError:
-        return ""
-
-
-def filesystem_of(path: str, mounts: str) -> str | None:
-    """The kind of filesystem that holds the path; of mounts over each other, the last one counts."""
-    found: tuple[int, str | None] = (-1, None)
-    for line in mounts.splitlines():
-        place, _, kinds = line.partition(" - ")
-        point = _ESCAPED.sub(lambda match: chr(int(match[1], 8)), place.split(" ")[4])
-        if os.path.commonpath([path, point]) == point and len(point) >= found[0]:
-            found = (len(point), kinds.split(" ")[0])
-    return found[1]
 
 
 def _durability(db: Connections) -> Iterator[Finding]:
