@@ -29,6 +29,7 @@ from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.storage.sqlite_check import ROW, fault_in
 from jobhistory.testing import strategies
 from jobhistory.testing.rules.base import CONNECTION, OTHER, job, jobs
+from jobhistory.times import to_wire
 
 
 @pytest.fixture
@@ -331,6 +332,45 @@ def test_a_damaged_file_is_said_to_be(repository: SQLiteJobRepository) -> None:
     assert "restore a backup" in error
 
 
+def in_pages_of(table_or_index: str, repository: SQLiteJobRepository, old: bytes, new: bytes) -> None:
+    """Overwrite bytes in the one page of a table or index, as a disk that errs may; the repository is closed."""
+    with closing(sqlite3.connect(repository.path)) as connection:
+        [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table_or_index,))
+        [(size,)] = connection.execute("PRAGMA page_size")
+    repository.close()
+    file = bytearray(Path(repository.path).read_bytes())
+    at = file.index(old, (page - 1) * size, page * size)
+    file[at : at + len(new)] = new
+    Path(repository.path).write_bytes(file)
+
+
+@pytest.mark.parametrize("place", ["jobs", "jobs_active"])
+def test_rows_or_an_index_out_of_order_are_mended_as_it_is_said(repository: SQLiteJobRepository, place: str) -> None:
+    repository.add_many(jobs(*range(10)))
+    in_pages_of(place, repository, to_wire(job(3).created_at).encode()[:-1], b"2034")
+
+    with closing(SQLiteJobRepository(repository.path)) as damaged:
+        errors = [finding for finding in damaged.check() if finding.level == "error"]
+    assert {sqlite_check._REINDEX} == {finding.way_out for finding in errors if finding.what.startswith("integrity: ")}
+    out_of_order = f"it cannot be read to the end: its rows are out of order: {sqlite_check._REINDEX}"
+    assert (place == "jobs") == (out_of_order in [finding.what for finding in errors])
+
+    with closing(sqlite3.connect(repository.path)) as connection:
+        connection.execute("REINDEX")
+    with closing(SQLiteJobRepository(repository.path)) as mended:
+        assert [] == said(mended, "error")
+        assert 10 == len(mended.list_jobs(CONNECTION)) == len(mended.active_jobs())
+
+
+def test_rows_out_of_order_end_a_look_at_them(repository: SQLiteJobRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository.add_many(jobs(1, 2))
+    batch = repository._db.read(sqlite_check._BATCH_OF_ROWS, (0, b"", b""))
+    reads = iter([batch, batch])  # as where the last row of a batch leads back to its start
+    monkeypatch.setattr(repository._db, "read", lambda *_: next(reads))
+    with pytest.raises(StorageError, match="out of order: copy the file, then REINDEX it"):
+        list(sqlite_check._rows(repository._db))
+
+
 def test_a_schema_that_is_no_text_any_more_is_said_to_be_damaged(repository: SQLiteJobRepository) -> None:
     repository.close()
     file = Path(repository.path)
@@ -345,12 +385,21 @@ def test_a_schema_that_is_no_text_any_more_is_said_to_be_damaged(repository: SQL
     [
         ("*** in database main ***\nPage 9 is never used", sqlite_check._RESTORE),
         ("CHECK constraint failed in jobs", sqlite_check._SET_ASIDE),
+        ("NULL value in jobs.status", sqlite_check._SET_ASIDE),
+        ("wrong # of entries in index jobs_active", sqlite_check._REINDEX),
     ],
 )
 def test_what_sqlite_finds_is_passed_on_with_the_way_out(line: str, way_out: str) -> None:
     db: Any = SimpleNamespace(read=lambda _: [(line,)])
     (finding,) = sqlite_check._integrity(db)
     assert ("error", f"integrity: {line.replace(chr(10), '; ')}", way_out) == attrs.astuple(finding)
+
+
+def test_an_index_of_a_torn_file_is_no_reason_to_make_it_anew() -> None:
+    db: Any = SimpleNamespace(
+        read=lambda _: [("*** in database main ***\nx",), ("row 1 missing from index jobs_active",)]
+    )
+    assert [sqlite_check._RESTORE] * 2 == [finding.way_out for finding in sqlite_check._integrity(db)]
 
 
 def test_a_file_that_was_taken_away_is_said_to_be(repository: SQLiteJobRepository) -> None:

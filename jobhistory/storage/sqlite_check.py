@@ -13,6 +13,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -33,7 +34,12 @@ _MIB = 2**20
 _GREATEST_LOG = 64 * _MIB
 _LEAST_ROOM = 64 * _MIB
 _FULL = 2  # PRAGMA synchronous
+_UNSORTED = "PRIMARY KEY order"  # PRAGMA integrity_check
 _RESTORE = "restore a backup, or save what can be read: https://www.sqlite.org/recovery.html"
+_REINDEX = (
+    "copy the file, then REINDEX it (`sqlite3 FILE REINDEX`), which sorts its rows and makes its indexes anew of them; "
+    f"where that fails, {_RESTORE}"
+)
 _SET_ASIDE = "`jobhistory check --set-aside FILE` moves it there, and the rest can be read"
 
 # Releases of SQLite that can damage a file as it is used here: its name, the first, and those that mend it, one a
@@ -130,12 +136,24 @@ _CONNECTIONS = "SELECT number, id, CAST(name AS BLOB) FROM source_connections OR
 
 
 def _rows(db: Connections) -> Iterator[dict[str, Any]]:
-    """Every row there is, those of no connection too; in batches, so that nothing waits for the whole."""
-    place: tuple[Any, ...] = (-(2**63), b"", b"")
+    """Every row there is, those of no connection too; in batches, so that nothing waits for the whole.
+
+    Raises StorageError where they are not in order, and reading on would leave some out or never end.
+    """
+    place = (-(2**63), b"", b"")
     while batch := db.read(_BATCH_OF_ROWS, place):
         rows = [dict(zip(("connection", *ROW), row, strict=True)) for row in batch]
+        places = [place, *map(_place, rows)]
+        if any(after <= before for before, after in pairwise(places)):
+            raise StorageError(db.path, f"its rows are out of order: {_REINDEX}")
         yield from rows
-        place = tuple(rows[-1][name] for name in ("connection", "created_at", "id"))
+        place = places[-1]
+
+
+def _place(row: Mapping[str, Any]) -> tuple[int, bytes, bytes]:
+    """Where the row stands in the order of its table; what a damaged file has in place of bytes stands before all."""
+    id = row["id"]
+    return row["connection"], row["created_at"] or b"", id if isinstance(id, bytes) else b""
 
 
 def _fault_in_connection(id: object, name: bytes | None) -> InvalidJobError | None:
@@ -290,11 +308,19 @@ def _durability(db: Connections) -> Iterator[Finding]:
 
 
 def _integrity(db: Connections) -> Iterator[Finding]:
-    for (said,) in db.read("PRAGMA integrity_check"):
-        if said != "ok":
-            # What breaks a rule of the table is a row that is named below; all else is a damaged file.
-            way_out = _SET_ASIDE if said.startswith(("CHECK", "NULL")) else _RESTORE
-            yield Finding("error", f"integrity: {'; '.join(said.splitlines())}", way_out)
+    found = [said for (said,) in db.read("PRAGMA integrity_check") if said != "ok"]
+    is_torn = any(said.startswith("***") for said in found)
+    is_unsorted = any(_UNSORTED in said for said in found)
+    for said in found:
+        if is_unsorted and said.startswith("NULL"):
+            continue  # of a row in the wrong place SQLite says that it has no values, which it has
+        if said.startswith(("CHECK", "NULL")):
+            way_out = _SET_ASIDE  # a row that is named below
+        elif not is_torn and (_UNSORTED in said or " index " in said):
+            way_out = _REINDEX
+        else:
+            way_out = _RESTORE
+        yield Finding("error", f"integrity: {'; '.join(said.splitlines())}", way_out)
 
 
 def _schema(db: Connections, migrate: Migrate) -> Iterator[Finding]:
