@@ -162,6 +162,34 @@ def test_a_row_that_was_mended_meanwhile_is_left_alone(
     assert jobs(1) == repository.list_jobs(CONNECTION)
 
 
+def test_rows_are_set_aside_in_batches_each_in_the_file_before_it_goes(
+    repository: SQLiteJobRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: Path) -> None:
+        with closing(sqlite3.connect(repository.path)) as another:
+            left = len(another.execute("SELECT 1 FROM jobs").fetchall())
+        seen.append((len(file.read_text().splitlines()), left))
+        if left == 1:
+            raise OSError(28, "No space left on device")
+
+    repository.add_many(jobs(*range(5)))
+    meddle(repository, "UPDATE jobs SET status = 'WRONG'")
+    meddle(repository, "UPDATE source_connections SET name = CAST(x'ff' AS TEXT) WHERE id = ?", CONNECTION.bytes)
+    seen: list[tuple[int, int]] = []
+    one, other = tmp_path / "one.ndjson", tmp_path / "other.ndjson"
+    monkeypatch.setattr(sqlite_check, "_BATCH", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_check, "sync", full)
+        with pytest.raises(StorageError, match=r"one\.ndjson: cannot be written: No space left"):
+            repository.set_aside(one)
+
+    assert [(2, 5), (4, 3), (6, 1)] == seen
+    assert 2 == repository.set_aside(other)
+    lines = [json.loads(line) for file in (one, other) for line in file.read_text().splitlines()]
+    assert [*(str(job(number).id) for number in range(5)), None] == [line.get("id") for line in lines]
+    assert [] == said(repository, "error")
+
+
 def test_nothing_is_set_aside_of_a_sound_history_nor_over_a_file(
     repository: SQLiteJobRepository, tmp_path: Path
 ) -> None:

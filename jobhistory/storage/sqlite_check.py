@@ -20,7 +20,7 @@ from uuid import UUID
 
 from jobhistory.errors import InvalidJobError, StorageError
 from jobhistory.job import COLUMNS, FIELDS, SyncJob
-from jobhistory.private_files import PRIVATE, new_file, sync
+from jobhistory.private_files import PRIVATE, longer_file, new_file, sync
 from jobhistory.repository import Finding, check_name
 from jobhistory.storage.filesystem import SHARED_BY_MACHINES, SHARED_PERHAPS, filesystem_of
 from jobhistory.storage.sqlite_connections import Connections
@@ -169,19 +169,24 @@ def set_aside(db: Connections, raise_floor: str, file: Path) -> int:
     """Move the rows that are no jobs into a new file, on lines that `jobhistory import` reads once they are mended.
 
     A connection whose name is none loses it, one whose id is none goes. Gives the number of lines; where there
-    are none, no file is made. They are in the file, and on disk, before they leave the history.
+    are none, no file is made. In batches, so that others may write in between: those of each are in the file, and on
+    disk, before they leave the history. Whoever is interrupted goes on with another file.
     """
     bad = [row["id"] for row in _rows(db) if fault_in(row)]
     if not bad and not any(_fault_in_connection(id, name) for _, id, name in db.read(_CONNECTIONS)):
         return 0
-    with new_file(file) as descriptor, db.write() as connection:
-        connection.execute(raise_floor)
-        lines = [_line(row) for id in bad for row in _take_out(connection, id)]
-        lines += [_line(row) for row in _mend_connections(connection)]
-        with open(descriptor, "w", encoding="ascii", closefd=False) as stream:
-            stream.writelines(lines)
-        sync(file)
-        return len(lines)
+    moved = 0
+    for first in range(0, len(bad) + 1, _BATCH):  # connections go last, and may be all there is
+        is_last = first + _BATCH > len(bad)
+        with (longer_file if first else new_file)(file) as descriptor, db.write() as connection:
+            connection.execute(raise_floor)
+            lines = [_line(row) for id in bad[first : first + _BATCH] for row in _take_out(connection, id)]
+            lines += [_line(row) for row in _mend_connections(connection)] if is_last else []
+            with open(descriptor, "w", encoding="ascii", closefd=False) as stream:
+                stream.writelines(lines)
+            sync(file)
+        moved += len(lines)
+    return moved
 
 
 def _take_out(connection: sqlite3.Connection, id: object) -> Iterator[dict[str, Any]]:
