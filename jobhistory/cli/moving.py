@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
@@ -119,8 +119,12 @@ def _ledger(here: Database, there: Database) -> Path:
 
 @contextmanager
 def _opened(ledger: Path) -> Iterator[BinaryIO]:
-    with ledger.open("a+b") as file:
+    file = ledger.open("a+b")
+    try:
         yield file
+    finally:
+        with suppress(OSError):  # what is not in it by now was said to be so
+            file.close()
 
 
 def _name(results: list[Comparison], move: Move) -> None:

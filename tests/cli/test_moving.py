@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 import jobhistory
-from jobhistory.cli.moving import _asked_to_end
+from jobhistory.cli.moving import _asked_to_end, _opened
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
 from jobhistory.ledger import Ledger
@@ -84,6 +84,12 @@ def test_copy_takes_no_other_file_for_its_ledger(
         result = cli("copy", cli.url, dest, "--ledger", file)
         assert (1, True) == (result.exit_code, "is no ledger of a copy" in result.stderr)
         assert before == Path(file).read_bytes()
+
+
+def test_a_full_disk_is_told_once_by_who_wrote_to_the_ledger() -> None:
+    with _opened(Path("/dev/full")) as ledger:
+        ledger.write(b"entry")
+    assert ledger.closed
 
 
 def test_copy_tells_of_what_differs_and_ends_with_code_4(
