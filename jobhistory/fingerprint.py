@@ -18,14 +18,16 @@ for messages src/sentry/grouping/parameterization.py and strategies/message.py i
 - Sentry takes out quoted text behind `=` alone, and no paths. Here paths go, and quoted text does (`<quoted>`), unless
   it tells the error: five words or more, as in (1040, "Too many connections on this server"), or what stands under a
   key such as 'error', 'code' or 'message' in JSON.
-- Sentry takes out every number. Here up to three digits stay that say which error it is: behind code, errno, exit,
-  HTTP, signal, status. An exit code of 1 is not one of 137.
+- Sentry takes out every number, so that errors of all status codes fall into one group
+  (https://github.com/getsentry/sentry/issues/71630). Here a code of up to five digits stays, for it says which error it
+  is: right behind code, errno, exit, HTTP, signal, SQLSTATE, status, and the like; `'404 Not Found'`, ORA-00942. Ids
+  and counts have no such word before them. An exit code of 1 is not one of 137.
 - Several of one kind in a row count as one: `in (1, 2, 3)` is `in (4)`.
 
 The cost is linear in the length of the text, and of a long one no more is taken out than counts. No expression can run
 away: each begins only where a word, a quote or a path can begin, its repeats are bounded or possessive, and what a
 failed attempt has read no other one of its kind reads again. Quoted text is searched again by itself, at most once for
-each of the three kinds of quotes. What is found is searched until nothing changes, so a pattern is its own pattern;
+each of the four kinds of quotes. What is found is searched until nothing changes, so a pattern is its own pattern;
 that takes two rounds as a rule, and `_ROUNDS` at most.
 """
 
@@ -36,7 +38,7 @@ import re
 from functools import lru_cache
 from itertools import islice
 
-VERSION = 1
+VERSION = 2
 """The version of the algorithm, which each fingerprint begins with: those of two versions are not to be compared."""
 LONGEST = 500
 """So many characters of a pattern count."""
@@ -52,13 +54,20 @@ _CLOCK = r"""
     [0-9]{1,2}:[0-9]{2} (?: :[0-9]{2} (?:[.,][0-9]{1,9})? )?
     (?: [ ]?(?:[ap]m|z|utc|gmt)\b | [ ]?[+-][0-9]{2}:?[0-9]{2}\b )?
 """
-# What comes first here goes first. The groups are the kinds; those inside `said` and `quoted` are their parts.
+# What comes first here goes first. The groups are the kinds; those inside `kept`, `said` and `quoted` are their parts.
 _CHANGING = re.compile(
     rf"""
-    (?P<kept> (?<![\w-]) (?P<around>["'])?
-        (?: (?:error|exit|return|status)?[ _-]?code | errno | exit(?:ed)?(?:[ ]with)? | http(?:[ ]error)? | signal
-          | status )
-        (?(around)(?P=around)) [ ]?[:=(]?[ ]? -?[0-9]{{1,3}} (?! [\w-] | [.,:/][0-9] ) )
+    (?P<kept>
+        (?: (?<![\w-]) (?P<around>["'])?
+            (?: (?:error|exit|pg|return|sql|status)?[ _-]? (?<!zip[ ])(?<!postal[ ])code
+              | errno | exit(?:ed)?(?:[ ]with)? | hresult | http(?:/[0-9](?:\.[0-9])?)?(?:[ ]error)?
+              | signal | status | winerror )
+            (?(around)(?P=around)) [ ]?[:=(]?[ ]? -?(?: 0x[0-9a-f]{{1,8}} | [0-9]{{1,5}} )
+          | (?:api|client|http|request|response|server|status)(?:error|exception) [ ]?[:(]?[ ]? [1-5][0-9]{{2}}
+          | (?<![\w-]) sql[ ]?state [ ]?[:=(\[]?[ ]? [0-9a-z]{{5}}
+          | (?<![\w-]) (?: (?:dpi|dpy|ora|pls|tns)-[0-9]{{4,5}} | aadsts[0-9]{{4,7}} ) )
+        (?! [\w-] | [.,:/][0-9] )
+      | (?<!\w) (?P<line>["']) [3-5][0-9]{{2}} (?:[ ][a-z][a-z-]*+){{1,4}} (?P=line) (?!\w) )
   | (?P<said> (?P<key> (?P<mark>["']) (?:code|error|error_?code|message|msg|reason|status|title|type) (?P=mark)
         [ ]?:[ ]? ) (?P<quote>["']) (?P<value> (?: (?!(?P=quote)). )*+ ) (?P=quote) )
   | (?P<url> (?<![\w.+-]) [\w.+-]{{2,30}}+://[^\s"'`<>]++ )
@@ -76,8 +85,9 @@ _CHANGING = re.compile(
   | (?P<uuid> (?<![\w-]) [0-9a-f]{{8}}-(?:[0-9a-f]{{4}}-){{3}}[0-9a-f]{{12}} (?![\w-]) )
   | (?P<number> (?<![\w-]) (?: [^\W\d] | - )*+ \d[\w-]*+ (?: [.,:/]\d[\w-]*+ )*+ )
   | (?P<quoted> (?<!\w) [bfru]?
-        (?: "(?P<double>[^"]*+)" | '(?P<single>(?:[^']|(?<=\w\w)'(?=\w))*+)' | `(?P<back>[^`]*+)` ) (?!\w) )
-    """,
+        (?: "(?P<double>[^"]*+)" | '(?P<single>(?:[^']|(?<=\w\w)'(?=\w))*+)' | `(?P<back>[^`]*+)`
+          | [“„‘«](?P<curly>(?:[^“„”‘’«»]|(?<=\w)’(?=\w))*+)[“”’»] ) (?!\w) )
+    """,  # noqa: RUF001  these quotes are meant
     re.VERBOSE | re.IGNORECASE,
 )
 _PLACEHOLDERS = {"url": "<url>", "email": "<email>", "time": "<time>", "path": "<path>"}
@@ -85,7 +95,7 @@ _SEVERAL = re.compile(r"(#|<[a-z]+>)(?:,[ ]?\1)++")
 
 
 def fingerprint(error: str) -> str:
-    """The error's fingerprint, such as `1-5d1f2c0a9b3e4f60`: the version, and a digest of its pattern."""
+    """The error's fingerprint, such as `2-5d1f2c0a9b3e4f60`: the version, and a digest of its pattern."""
     return f"{VERSION}-{hashlib.sha256(pattern(error).encode(errors='surrogatepass')).hexdigest()[:16]}"
 
 
@@ -123,7 +133,8 @@ def _placeholder(match: re.Match[str]) -> str:
     if kind == "said":
         return f"{match['key']}{match['quote']}{_settled(match['value'])}{match['quote']}"
     if kind == "quoted":
-        quoted, [text] = match[0], [part for part in match.group("double", "single", "back") if part is not None]
+        [text] = [part for part in match.group("double", "single", "back", "curly") if part is not None]
         inside = _settled(text)
-        return f"{quoted[-1]}{inside}{quoted[-1]}" if inside.count(" ") >= _WORDS - 1 else "<quoted>"
+        begins, ends = match[0][-len(text) - 2], match[0][-1]
+        return f"{begins}{inside}{ends}" if len(inside.split()) >= _WORDS else "<quoted>"
     return _PLACEHOLDERS.get(kind or "", "#")

@@ -48,11 +48,15 @@ def health_of(
     repository: JobRepository, source_connection_ids: Sequence[UUID] | None, now: datetime
 ) -> dict[UUID, Health]:
     """The figures and signals of each connection asked for (None: of all). Raises SourceConnectionNotFoundError."""
-    newest = _newest_of(repository, source_connection_ids)
-    return {
-        id: Health(stats=_reaching_back(repository, id, Stats.of(jobs)), signals=signals(jobs, now))
-        for id, jobs in newest
-    }
+    return {id: health for id, health, _ in looked_at(repository, source_connection_ids, now)}
+
+
+def looked_at(
+    repository: JobRepository, source_connection_ids: Sequence[UUID] | None, now: datetime
+) -> Iterator[tuple[UUID, Health, list[SyncJob]]]:
+    """The same, one by one, each with the newest jobs that it is drawn from, newest first."""
+    for id, jobs in _newest_of(repository, source_connection_ids):
+        yield id, Health(stats=_reaching_back(repository, id, Stats.of(jobs)), signals=signals(jobs, now)), jobs
 
 
 def _newest_of(

@@ -38,7 +38,7 @@ class Ledger:
 
     Args:
         file: read and appended to; what it holds is from the same move, which was interrupted. One that holds
-            something else is left as it is: StorageError.
+            something else is left as it is: StorageError. So is one that cannot be written.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -52,13 +52,11 @@ class Ledger:
             raise StorageError(self.where, "is no ledger of a copy: give another file, or one that is not there yet")
         file.seek(file.truncate(end // _SIZE * _SIZE))
         if len(mark) < _SIZE:
-            file.write(_MARK)
-            file.flush()
+            self._append(_MARK)
 
     def note(self, brought: Iterable[UUID | SyncJob]) -> None:
-        """Write connections and jobs down, before they are written to DEST."""
-        self._file.write(b"".join(map(entry, brought)))
-        self._file.flush()
+        """Write connections and jobs down, before they are written to DEST. Raises StorageError."""
+        self._append(b"".join(map(entry, brought)))
 
     def among(self, entries: Iterable[bytes]) -> set[bytes]:
         """Those of the entries that were written down."""
@@ -72,6 +70,14 @@ class Ledger:
     def jobs(self) -> Iterator[UUID]:
         """The ids of the jobs, in the order in which they were written down, some more than once."""
         return (UUID(bytes=each[:_ID]) for part in self._parts() for each in part if each[_ID:] != _CONNECTION)
+
+    def _append(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            reason = f"cannot be written: {error.strerror}: make room, or give another ledger, and copy again"
+            raise StorageError(self.where, reason) from error
 
     def _parts(self) -> Iterator[list[bytes]]:
         place = _SIZE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jobhistory.errors import StorageError, UnknownOutcomeError
@@ -41,20 +41,37 @@ def new_file(path: Path, *, known_as: Path | None = None) -> Iterator[int]:
         raise StorageError(name, _IS_THERE) from error
     except OSError as error:
         raise StorageError(name, f"cannot be made: {error.strerror}: give another path") from error
-    try:
+    with _undone(name, lambda: path.unlink(missing_ok=True)), os.fdopen(descriptor, "rb", buffering=0):
         yield descriptor
+
+
+@contextlib.contextmanager
+def longer_file(path: Path) -> Iterator[int]:
+    """The descriptor of a file that is there, at its end; where the block raises, it is as long as it was again.
+
+    With the same exception, and StorageError, as `new_file`.
+    """
+    with _undone(str(path), bool), path.open("r+b", buffering=0) as file:
+        length = file.seek(0, os.SEEK_END)
+        with _undone(str(path), lambda: file.truncate(length)):
+            yield file.fileno()
+
+
+@contextlib.contextmanager
+def _undone(name: str, undo: Callable[[], object]) -> Iterator[None]:
+    """What the block wrote to the file of this name is undone where it raises, but for UnknownOutcomeError."""
+    try:
+        yield
     except UnknownOutcomeError:
         raise
     except OSError as error:
-        path.unlink(missing_ok=True)
+        undo()
         if isinstance(error, StorageError):
             raise
         raise StorageError(name, f"cannot be written: {error.strerror}") from error
     except BaseException:
-        path.unlink(missing_ok=True)
+        undo()
         raise
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -13,8 +13,8 @@ import struct
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from uuid import UUID
 
 from jobhistory.abilities import ReclaimsSpace
 from jobhistory.archive import archiving, check_archive
-from jobhistory.errors import InvalidJobError, SourceConnectionNotFoundError
+from jobhistory.errors import InvalidJobError, SourceConnectionNotFoundError, StorageError
 from jobhistory.ids import parse_id
 from jobhistory.job import SyncJob
 from jobhistory.private_files import check_new
@@ -55,7 +55,7 @@ def prune(
     connections = _asked(history, source_connection_ids)
     space = _Space(history)
     before = space.taken
-    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
+    with _spool() as spool:
         plan = _Plan(spool)
         with archiving(None if dry_run else path) as archived:
             now = history.clock()
@@ -191,6 +191,16 @@ class _Pace:
         self._history.sleep(min(took, _STEP) * _REST)
 
 
+@contextmanager
+def _spool() -> Iterator[IO[bytes]]:
+    spool = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  closed here
+    try:
+        yield spool
+    finally:
+        with suppress(OSError):  # where it is full, that was said
+            spool.close()
+
+
 class _Plan:
     """The jobs that go, in a file, as (created_at, id): for each connection a run of them.
 
@@ -208,15 +218,26 @@ class _Plan:
         self._file = file
 
     def add(self, source_connection_id: UUID, jobs: Iterable[SyncJob]) -> None:
-        """Take in the jobs of a connection, which come newest first."""
+        """Take in the jobs of a connection, which come newest first. Raises StorageError where the file has no room."""
         begin, newest, job = self.jobs, None, None
         for job in jobs:
             newest = newest or job
-            self._file.write(self._ENTRY.pack((job.created_at - _BEGINNING) // _MICROSECOND, job.id.bytes))
+            entry = self._ENTRY.pack((job.created_at - _BEGINNING) // _MICROSECOND, job.id.bytes)
+            self._where_there_is_room(self._file.write, entry)
             self.jobs += 1
         if newest and job:
+            self._where_there_is_room(self._file.flush)
             self._runs.append((begin, self.jobs))
             self.shares[source_connection_id] = Share(self.jobs - begin, job.created_at, newest.created_at)
+
+    @staticmethod
+    def _where_there_is_room(act: Callable[..., object], *data: bytes) -> None:
+        try:
+            act(*data)
+        except OSError as error:
+            where = f"the folder for temporary files ({tempfile.tempdir or 'none can be used'})"
+            way_out = "make room, or name another in TMPDIR; nothing was deleted"
+            raise StorageError(where, f"cannot take the plan: {error.strerror}: {way_out}") from error
 
     def oldest_first(self) -> Iterator[UUID]:
         """The ids of all, in the order of their times."""

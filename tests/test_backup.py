@@ -13,7 +13,7 @@ import pytest
 
 from jobhistory.abilities import BacksUp
 from jobhistory.errors import StorageError, UnknownOutcomeError
-from jobhistory.private_files import new_file, whole_file
+from jobhistory.private_files import longer_file, new_file, whole_file
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
 from jobhistory.testing.rules.base import CONNECTION, job, jobs
@@ -148,6 +148,22 @@ def test_a_new_file_goes_where_its_making_fails_but_not_where_it_may_be_needed(c
         with pytest.raises(type(error)), new_file(copy):
             raise error
         assert kept == copy.exists()
+
+
+def test_a_longer_file_is_as_it_was_where_the_block_raises_and_is_never_made(copy: Path) -> None:
+    with pytest.raises(StorageError, match=r"copy\.db: cannot be written: No such file"), longer_file(copy):
+        pass
+    copy.write_text("first")
+
+    def write(error: BaseException) -> None:
+        with longer_file(copy) as descriptor:
+            os.write(descriptor, b", more")
+            raise error
+
+    for error, text in ((KeyboardInterrupt(), "first"), (UnknownOutcomeError("x", "y"), "first, more")):
+        with pytest.raises(type(error)):
+            write(error)
+        assert text == copy.read_text()
 
 
 @pytest.mark.parametrize("has_links", [True, False])

@@ -24,12 +24,13 @@ from jobhistory.history import JobHistory
 from jobhistory.job import COLUMNS, SyncJob
 from jobhistory.repository import Position
 from jobhistory.status import JobStatus
-from jobhistory.storage import sqlite_check
+from jobhistory.storage import filesystem, sqlite_check
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.storage.sqlite import SQLiteJobRepository
-from jobhistory.storage.sqlite_check import ROW, fault_in, filesystem_of
+from jobhistory.storage.sqlite_check import ROW, fault_in
 from jobhistory.testing import strategies
 from jobhistory.testing.rules.base import CONNECTION, OTHER, job, jobs
+from jobhistory.times import to_wire
 
 
 @pytest.fixture
@@ -160,6 +161,34 @@ def test_a_row_that_was_mended_meanwhile_is_left_alone(
     monkeypatch.setattr(sqlite_check, "new_file", slowly)
     assert 1 == repository.set_aside(tmp_path / "aside.ndjson")
     assert jobs(1) == repository.list_jobs(CONNECTION)
+
+
+def test_rows_are_set_aside_in_batches_each_in_the_file_before_it_goes(
+    repository: SQLiteJobRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: Path) -> None:
+        with closing(sqlite3.connect(repository.path)) as another:
+            left = len(another.execute("SELECT 1 FROM jobs").fetchall())
+        seen.append((len(file.read_text().splitlines()), left))
+        if left == 1:
+            raise OSError(28, "No space left on device")
+
+    repository.add_many(jobs(*range(5)))
+    meddle(repository, "UPDATE jobs SET status = 'WRONG'")
+    meddle(repository, "UPDATE source_connections SET name = CAST(x'ff' AS TEXT) WHERE id = ?", CONNECTION.bytes)
+    seen: list[tuple[int, int]] = []
+    one, other = tmp_path / "one.ndjson", tmp_path / "other.ndjson"
+    monkeypatch.setattr(sqlite_check, "_BATCH", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_check, "sync", full)
+        with pytest.raises(StorageError, match=r"one\.ndjson: cannot be written: No space left"):
+            repository.set_aside(one)
+
+    assert [(2, 5), (4, 3), (6, 1)] == seen
+    assert 2 == repository.set_aside(other)
+    lines = [json.loads(line) for file in (one, other) for line in file.read_text().splitlines()]
+    assert [*(str(job(number).id) for number in range(5)), None] == [line.get("id") for line in lines]
+    assert [] == said(repository, "error")
 
 
 def test_nothing_is_set_aside_of_a_sound_history_nor_over_a_file(
@@ -332,6 +361,45 @@ def test_a_damaged_file_is_said_to_be(repository: SQLiteJobRepository) -> None:
     assert "restore a backup" in error
 
 
+def in_pages_of(table_or_index: str, repository: SQLiteJobRepository, old: bytes, new: bytes) -> None:
+    """Overwrite bytes in the one page of a table or index, as a disk that errs may; the repository is closed."""
+    with closing(sqlite3.connect(repository.path)) as connection:
+        [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table_or_index,))
+        [(size,)] = connection.execute("PRAGMA page_size")
+    repository.close()
+    file = bytearray(Path(repository.path).read_bytes())
+    at = file.index(old, (page - 1) * size, page * size)
+    file[at : at + len(new)] = new
+    Path(repository.path).write_bytes(file)
+
+
+@pytest.mark.parametrize("place", ["jobs", "jobs_active"])
+def test_rows_or_an_index_out_of_order_are_mended_as_it_is_said(repository: SQLiteJobRepository, place: str) -> None:
+    repository.add_many(jobs(*range(10)))
+    in_pages_of(place, repository, to_wire(job(3).created_at).encode()[:-1], b"2034")
+
+    with closing(SQLiteJobRepository(repository.path)) as damaged:
+        errors = [finding for finding in damaged.check() if finding.level == "error"]
+    assert {sqlite_check._REINDEX} == {finding.way_out for finding in errors if finding.what.startswith("integrity: ")}
+    out_of_order = f"it cannot be read to the end: its rows are out of order: {sqlite_check._REINDEX}"
+    assert (place == "jobs") == (out_of_order in [finding.what for finding in errors])
+
+    with closing(sqlite3.connect(repository.path)) as connection:
+        connection.execute("REINDEX")
+    with closing(SQLiteJobRepository(repository.path)) as mended:
+        assert [] == said(mended, "error")
+        assert 10 == len(mended.list_jobs(CONNECTION)) == len(mended.active_jobs())
+
+
+def test_rows_out_of_order_end_a_look_at_them(repository: SQLiteJobRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository.add_many(jobs(1, 2))
+    batch = repository._db.read(sqlite_check._BATCH_OF_ROWS, (0, b"", b""))
+    reads = iter([batch, batch])  # as where the last row of a batch leads back to its start
+    monkeypatch.setattr(repository._db, "read", lambda *_: next(reads))
+    with pytest.raises(StorageError, match="out of order: copy the file, then REINDEX it"):
+        list(sqlite_check._rows(repository._db))
+
+
 def test_a_schema_that_is_no_text_any_more_is_said_to_be_damaged(repository: SQLiteJobRepository) -> None:
     repository.close()
     file = Path(repository.path)
@@ -346,12 +414,21 @@ def test_a_schema_that_is_no_text_any_more_is_said_to_be_damaged(repository: SQL
     [
         ("*** in database main ***\nPage 9 is never used", sqlite_check._RESTORE),
         ("CHECK constraint failed in jobs", sqlite_check._SET_ASIDE),
+        ("NULL value in jobs.status", sqlite_check._SET_ASIDE),
+        ("wrong # of entries in index jobs_active", sqlite_check._REINDEX),
     ],
 )
 def test_what_sqlite_finds_is_passed_on_with_the_way_out(line: str, way_out: str) -> None:
     db: Any = SimpleNamespace(read=lambda _: [(line,)])
     (finding,) = sqlite_check._integrity(db)
     assert ("error", f"integrity: {line.replace(chr(10), '; ')}", way_out) == attrs.astuple(finding)
+
+
+def test_an_index_of_a_torn_file_is_no_reason_to_make_it_anew() -> None:
+    db: Any = SimpleNamespace(
+        read=lambda _: [("*** in database main ***\nx",), ("row 1 missing from index jobs_active",)]
+    )
+    assert [sqlite_check._RESTORE] * 2 == [finding.way_out for finding in sqlite_check._integrity(db)]
 
 
 def test_a_file_that_was_taken_away_is_said_to_be(repository: SQLiteJobRepository) -> None:
@@ -428,36 +505,12 @@ def test_a_release_of_sqlite_with_a_known_defect_is_warned_of(version: tuple[int
     assert f"SQLite {'.'.join(map(str, version))}" == findings[-1].what
 
 
-MOUNTS = r"""22 27 0:20 / /proc rw,nosuid shared:12 - proc proc rw
-27 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
-30 27 0:26 / /mnt rw shared:3 - tmpfs tmpfs rw
-31 30 0:27 / /mnt/my\040share rw,vers=4.2 shared:4 - nfs4 server:/share rw
-32 27 0:28 / /home rw - ext4 /dev/sdb rw
-33 27 0:29 / /home rw master:5 propagate_from:2 - fuse.sshfs me@there rw
-"""
-
-
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("/var/h.db", "ext4"),
-        ("/mnt/h.db", "tmpfs"),
-        ("/mntx/h.db", "ext4"),
-        ("/mnt/my share/a/h.db", "nfs4"),
-        ("/home/me/h.db", "fuse.sshfs"),
-    ],
-)
-def test_the_filesystem_is_that_of_the_nearest_mount(path: str, kind: str) -> None:
-    assert kind == filesystem_of(path, MOUNTS)
-    assert None is filesystem_of(path, "")
-
-
 @pytest.mark.parametrize(
     ("kind", "level", "word"),
     [
         ("nfs4", "error", "network or shared filesystem (nfs4)"),
         ("fuse.sshfs", "error", "network or shared filesystem (fuse.sshfs)"),
-        ("cifs", "error", "network or shared filesystem (cifs)"),
+        ("virtiofs", "error", "network or shared filesystem (virtiofs)"),
         ("tmpfs", "warning", "it is gone after a restart"),
         ("xfs", "note", "filesystem: xfs"),
         (None, "note", "filesystem: unknown"),
@@ -466,13 +519,9 @@ def test_the_filesystem_is_that_of_the_nearest_mount(path: str, kind: str) -> No
 def test_a_filesystem_that_cannot_keep_a_history_is_told(
     repository: SQLiteJobRepository, monkeypatch: pytest.MonkeyPatch, kind: str | None, level: str, word: str
 ) -> None:
-    monkeypatch.setattr(sqlite_check, "_mounts", lambda: f"27 1 8:1 / / rw - {kind} x rw" if kind else "")
+    device = Path(repository.path).stat().st_dev
+    mounts = Path(repository.path).with_name("mountinfo")
+    number = f"{os.major(device)}:{os.minor(device)}" if kind else "0:0"
+    mounts.write_text(f"36 35 {number} / /whatever/name/it/has rw - {kind} x rw\n")
+    monkeypatch.setattr(filesystem, "_MOUNTS", mounts)
     assert [True] == [word in what for what in said(repository, level) if "ystem" in what or "restart" in what]
-
-
-def test_where_the_system_does_not_say_what_is_mounted_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", refuse)
-    assert "" == sqlite_check._mounts()

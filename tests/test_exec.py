@@ -88,19 +88,27 @@ def test_a_command_killed_by_a_signal_is_a_failed_job_that_names_it(exec_: Execu
         ("no-such-command", 127, "No such file or directory"),
         ("./not-executable", 126, "Permission denied"),
         ("./not-executable/in-it", 127, "Not a directory"),
-        ("./no-program", 126, "Exec format error"),
     ],
 )
 def test_a_command_that_cannot_be_run_is_a_failed_job(exec_: Executions, command: str, code: int, reason: str) -> None:
     (exec_.folder / "not-executable").write_text("")
-    (exec_.folder / "no-program").write_text("")
-    (exec_.folder / "no-program").chmod(0o755)
 
     ended = exec_.run("--", command, "-x")
 
     assert (code, f"jobhistory: {command} cannot be run: {reason}\n") == (ended.returncode, ended.stderr)
     assert (FAILED, f"{command} cannot be run: {reason}") == outcome(exec_.job())
     assert {"exit_code": code} == exec_.job().error_details
+
+
+def test_a_script_that_names_no_interpreter_is_the_shells(exec_: Executions, monkeypatch: pytest.MonkeyPatch) -> None:
+    (exec_.folder / "sync-docs").write_text('echo "$# $1"; exit 3\n')
+    (exec_.folder / "sync-docs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(exec_.folder), prepend=os.pathsep)
+
+    ended = exec_.run("--", "sync-docs", "-x y")
+
+    assert (3, "1 -x y\n") == (ended.returncode, ended.stdout)
+    assert (FAILED, "sync-docs exited with 3") == outcome(exec_.job())
 
 
 def test_of_a_long_stderr_the_end_is_kept_from_the_start_of_a_line(exec_: Executions) -> None:

@@ -725,6 +725,17 @@ def test_a_file_that_is_no_ledger_is_left_as_it_is() -> None:
         assert held == file.getvalue()
 
 
+def test_a_ledger_that_finds_no_room_says_so() -> None:
+    class Full(io.BytesIO):
+        name = "there.ids"
+
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(jobhistory.StorageError, match=r"there\.ids: cannot be written: No space left .*: make room"):
+        Ledger(Full())
+
+
 @pytest.mark.parametrize("torn", [b"", b"jobhi", b"jobhistory copy, ledger\n", b"jobhistory copy, ledger\nof a"])
 def test_a_ledger_whose_first_write_was_torn_is_a_ledger(torn: bytes) -> None:
     file = io.BytesIO(torn)

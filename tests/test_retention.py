@@ -233,6 +233,20 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobhistory.history.MAX_LIMIT", 3)
 
 
+@pytest.mark.parametrize("archive", [None, "old.ndjson.gz"])
+def test_a_plan_that_finds_no_room_says_where_to_make_some_and_deletes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archive: str | None
+) -> None:
+    history = Time().history(InMemoryJobRepository())
+    jobs = fill(history, *range(500))
+    monkeypatch.setattr(pruning_module, "_IN_MEMORY", 1)
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: open("/dev/full", "r+b"))  # noqa: PTH123, SIM115  as it does
+
+    with pytest.raises(StorageError, match=r"temporary files \(.*\): .*: No space left .* name another in TMPDIR"):
+        history.prune(Retention(keep_last=1), archive=archive and tmp_path / archive)
+    assert [len(jobs), []] == [len(history.list_jobs(CONNECTION, limit=1000)), list(tmp_path.iterdir())]
+
+
 @pytest.mark.usefixtures("small")
 def test_every_backend_keeps_what_the_oracle_keeps(repository: JobRepository) -> None:
     history = Time().history(repository)

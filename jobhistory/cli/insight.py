@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import compress
@@ -36,9 +36,8 @@ from jobhistory.cli.render import (
 )
 from jobhistory.errors import InvalidJobError
 from jobhistory.failures import Failure
-from jobhistory.health import AT_ONCE, Health
+from jobhistory.health import Health, looked_at
 from jobhistory.history import JobHistory
-from jobhistory.job import SyncJob
 from jobhistory.repository import MAX_LIMIT, SourceConnection
 from jobhistory.times import earlier, from_wire, span, to_wire
 
@@ -79,8 +78,11 @@ def stats(database: Database, *, names: tuple[str, ...], only_signals: bool, as_
       jobhistory stats --signals
     """  # noqa: D301  click looks for a real backspace
     with database.read() as history:
-        asked = _asked(history, names)
-        health = history.health(asked)
+        now, on_terminal = history.clock(), sys.stdout.isatty() and not as_json
+        health: dict[UUID, Health] = {}
+        sparks: dict[UUID, str] = {}
+        for id, each, newest in looked_at(history.repository, _asked(history, names), now):
+            health[id], sparks[id] = each, spark(newest[: _spark_width()], now) if on_terminal else ""
         known = {each.id: each for each in history.connections()}
         shown = {known[id]: each for id, each in health.items() if id in known and (each.signals or not only_signals)}
         if as_json:
@@ -88,8 +90,8 @@ def stats(database: Database, *, names: tuple[str, ...], only_signals: bool, as_
             click.echo(json_text(rows, indent=2))
         elif not shown:
             click.echo("Nothing is unusual." if health else "No connections in this history.", err=True)
-        elif sys.stdout.isatty():
-            _show_stats(history, shown)
+        elif on_terminal:
+            _show_stats(shown, sparks, now)
         else:
             _print_stats(shown)
 
@@ -98,9 +100,11 @@ def _asked(history: JobHistory, names: Sequence[str]) -> list[UUID] | None:
     return [find_connection(history, name).id for name in names] if names else None
 
 
-def _show_stats(history: JobHistory, shown: Mapping[SourceConnection, Health]) -> None:
-    now, width = history.clock(), columns()
-    sparks = max(_SPARKS_AT_LEAST, min(_SPARKS, width // 3 - 18))
+def _spark_width() -> int:
+    return max(_SPARKS_AT_LEAST, min(_SPARKS, columns() // 3 - 18))
+
+
+def _show_stats(shown: Mapping[SourceConnection, Health], sparks: Mapping[UUID, str], now: datetime) -> None:
     head = [
         ("connection", FREE),
         ("newest\njob", ""),
@@ -113,9 +117,8 @@ def _show_stats(history: JobHistory, shown: Mapping[SourceConnection, Health]) -
         ("running", RIGHT),
         ("durations", ""),
     ]
-    newest = _newest_of(history, [connection.id for connection in shown], sparks)
-    rows = [_figures(*line, jobs, now) for line, jobs in zip(shown.items(), newest, strict=True)]
-    if width < WIDE:  # what a narrow terminal can do without
+    rows = [_figures(connection, each, sparks[connection.id], now) for connection, each in shown.items()]
+    if columns() < WIDE:  # what a narrow terminal can do without
         narrow = [heading not in {"p95", "running"} for heading, _ in head]
         head, rows = list(compress(head, narrow)), [list(compress(row, narrow)) for row in rows]
     print_table(table_of(head, rows))
@@ -126,15 +129,7 @@ def _show_stats(history: JobHistory, shown: Mapping[SourceConnection, Health]) -
             click.echo(f"{kind} {label(connection)}: {signal} {about}")
 
 
-def _newest_of(history: JobHistory, ids: Sequence[UUID], count: int) -> Iterator[list[SyncJob]]:
-    """Each connection's newest jobs, those of some in memory at the same time."""
-    for first in range(0, len(ids), AT_ONCE):
-        some = ids[first : first + AT_ONCE]
-        newest = history.newest_jobs(some, per_connection=count)
-        yield from (newest[id] for id in some)
-
-
-def _figures(connection: SourceConnection, health: Health, newest: Sequence[SyncJob], now: datetime) -> list[Cell]:
+def _figures(connection: SourceConnection, health: Health, sparks: str, now: datetime) -> list[Cell]:
     stats = health.stats
     job, success, rate = stats.newest, stats.last_success, stats.success_rate
     return [
@@ -146,7 +141,7 @@ def _figures(connection: SourceConnection, health: Health, newest: Sequence[Sync
         (str(stats.failure_streak or ""), "red"),
         *(("" if seconds is None else span(seconds), "") for seconds in (stats.p50_seconds, stats.p95_seconds)),
         (str(stats.running or ""), "cyan"),
-        (spark(newest, now), ""),
+        (sparks, ""),
     ]
 
 
@@ -201,9 +196,9 @@ def _since(context: click.Context, parameter: click.Parameter, text: str) -> dat
 def failures(database: Database, *, names: tuple[str, ...], since: datetime | float, limit: int, as_json: bool) -> None:
     """Show which errors there are, the most frequent first.
 
-    They are those of each CONNECTION, or else of all. Errors that differ only in numbers, ids, times, addresses,
-    paths or quoted text count as one, with #, <url>, <path> or <quoted> in their place. Each has how many jobs it
-    ended, when the first and the last, in how many connections, and the last one's id, for `jobhistory show`.
+    They are those of each CONNECTION, or else of all. Errors that differ only in numbers (codes aside), ids, times,
+    addresses, paths or quoted text count as one, with #, <url>, <path> or <quoted> in their place. Each has how many
+    jobs it ended, when the first and the last, in how many connections, and the last one's id, for `jobhistory show`.
 
     \b
     Examples:

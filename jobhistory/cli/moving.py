@@ -7,15 +7,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 
 from jobhistory.cli.database import BadInputError, Database, data_folder
-from jobhistory.cli.render import label, many, visible
+from jobhistory.cli.reading import as_json
+from jobhistory.cli.render import json_text, label, many, visible
 from jobhistory.cli.transfer import REFUSED
 from jobhistory.comparison import Comparison
 from jobhistory.history import JobHistory
@@ -25,6 +26,14 @@ from jobhistory.moving import Move
 
 _NAMED = 20
 """How many jobs that differ are named."""
+_COUNTS: dict[str, Callable[[Comparison], int]] = {
+    "jobs": lambda result: result.jobs,
+    "running": lambda result: result.running,
+    "gone_on": lambda result: result.gone_on,
+    "different": lambda result: len(result.apart),
+    "only_in_dest": lambda result: len(result.own),
+}
+"""What is counted of each connection, and of all."""
 
 
 @click.command()
@@ -37,7 +46,8 @@ _NAMED = 20
     type=click.Path(path_type=Path),
     help="Where it remembers, until it is done, which jobs came from SOURCE; else a file in your data folder.",
 )
-def copy(*, source: str, destination: str, follow: bool, ledger: Path | None) -> None:
+@as_json
+def copy(*, source: str, destination: str, follow: bool, ledger: Path | None, as_json: bool) -> None:
     """Copy a history to another backend.
 
     SOURCE and DEST are each a path or URL, as for --db, which is not used here. SOURCE is only read; DEST is made
@@ -46,7 +56,8 @@ def copy(*, source: str, destination: str, follow: bool, ledger: Path | None) ->
     goes on where it was.
 
     In the end both are compared. Each connection has a line: the SHA-256 of its jobs as `export` writes them, how
-    many they are, and its name. Where something differs it is named, and the exit code is 4.
+    many they are, and its name. Where something differs it is named, and the exit code is 4. With --json all of this
+    is one object, with the sums first, and each job that differs in both its states.
 
     To move without a pause:
 
@@ -72,7 +83,9 @@ def copy(*, source: str, destination: str, follow: bool, ledger: Path | None) ->
                 move.keep_up(ended)
         with _progress("Comparing", old) as told:
             results = move.finish(told=told)
-    if _told_of(results, move):
+    _name(results, move)
+    click.echo(json_text(_as_json(results, move), indent=2) if as_json else _told(results))
+    if any(result.apart or not result.is_equal for result in results):
         raise click.exceptions.Exit(REFUSED)
     if not any(result.running for result in results):
         Path(file.name).unlink(missing_ok=True)
@@ -106,33 +119,64 @@ def _ledger(here: Database, there: Database) -> Path:
 
 @contextmanager
 def _opened(ledger: Path) -> Iterator[BinaryIO]:
-    with ledger.open("a+b") as file:
+    file = ledger.open("a+b")
+    try:
         yield file
+    finally:
+        with suppress(OSError):  # what is not in it by now was said to be so
+            file.close()
 
 
-def _told_of(results: list[Comparison], move: Move) -> bool:
-    """Say what came of it; whether anything differs."""
-    for result in results:
-        click.echo(f"{result.digests[0]} {result.jobs:>12,}  {label(result.connection)}")
+def _name(results: list[Comparison], move: Move) -> None:
+    """Say on standard error what differs, and what is still to be done."""
     apart = [pair for result in results for pair in result.apart]
     for pair in apart[:_NAMED]:
         _say(_difference(*pair))
     for taken in move.nameless.values():
         _say(f"a name was not copied: {taken}")
-    if running := sum(result.running for result in results):
+    if running := _counts(*results)["running"]:
         _say(f"{many(running, 'job')} left running in SOURCE: let the workers end there, then copy again")
-    unequal = [result for result in results if not result.is_equal]
-    for result in unequal:
-        _say(f"{label(result.connection)} differs: SOURCE is still written to; copy again")
-    told = [f"{many(sum(result.jobs for result in results), 'job')} of {many(len(results), 'connection')}"]
-    for count, what in (
-        (sum(result.gone_on for result in results), "gone on in DEST"),
-        (len(apart), "written in both and different"),
-        (sum(len(result.own) for result in results), "in DEST alone"),
+    for result in results:
+        if not result.is_equal:
+            _say(f"{label(result.connection)} differs: SOURCE is still written to; copy again")
+
+
+def _told(results: list[Comparison]) -> str:
+    """What came of it: a line for each connection, and the sums."""
+    lines = [f"{result.digests[0]} {result.jobs:>12,}  {label(result.connection)}" for result in results]
+    sums = _counts(*results)
+    told = [f"{many(sums['jobs'], 'job')} of {many(len(results), 'connection')}"]
+    for name, what in (
+        ("gone_on", "gone on in DEST"),
+        ("different", "written in both and different"),
+        ("only_in_dest", "in DEST alone"),
     ):
-        told += [f"{count:,} {what}"] if count else []
-    click.echo(", ".join(told))
-    return bool(unequal or apart)
+        told += [f"{sums[name]:,} {what}"] if sums[name] else []
+    return "\n".join([*lines, ", ".join(told)])
+
+
+def _as_json(results: list[Comparison], move: Move) -> dict[str, Any]:
+    connections = [
+        {
+            "id": str(result.connection.id),
+            "name": result.connection.name,
+            "name_is_copied": result.connection.id not in move.nameless,
+            "sha256": result.digests[0],
+            "is_equal": result.is_equal,
+            **_counts(result),
+        }
+        for result in results
+    ]
+    apart = [
+        {"source": here.to_dict(bookkeeping=True), "dest": there.to_dict(bookkeeping=True)}
+        for result in results
+        for here, there in result.apart
+    ]
+    return {**_counts(*results), "connections": connections, "jobs_that_differ": apart}
+
+
+def _counts(*results: Comparison) -> dict[str, int]:
+    return {name: sum(map(count, results)) for name, count in _COUNTS.items()}
 
 
 def _difference(here: SyncJob, there: SyncJob) -> str:

@@ -6,9 +6,10 @@ import gzip
 import io
 import json
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, count
 from typing import BinaryIO, cast
 
 import attrs
@@ -96,27 +97,33 @@ def _row(number: int, at: int, line: bytes) -> Row:
         return Row(number, at, refusal=str(error))
 
 
-def _elements(data: bytes) -> list[Row]:
-    found: list[Row] = []
-    decode = json.JSONDecoder().raw_decode
+def _elements(data: bytes) -> Iterator[Row]:
+    """The elements of an array that is whole: it is gone through twice, and never in memory as more than a text."""
     try:
         text = data.decode("utf-8-sig")
-        at, line, counted = _after_space(text, text.index("[") + 1), 1, 0
-        while not text.startswith("]", at):
-            line, counted = line + text.count("\n", counted, at), at
-            value, at = decode(text, at)
-            found.append(Row(len(found) + 1, line, value))
-            at = _after_space(text, at)
-            if text.startswith(",", at):
-                at = _after_space(text, at + 1)
-            elif not text.startswith("]", at):
-                raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
-        if _after_space(text, at + 1) < len(text):
-            raise json.JSONDecodeError("Extra data", text, at + 1)
+        del data
+        deque(_in_array(text), maxlen=0)
     except (ValueError, RecursionError) as error:
         message = f"no JSON array: {error}; nothing was imported"
         raise click.ClickException(message) from error
-    return found
+    return _in_array(text)
+
+
+def _in_array(text: str) -> Iterator[Row]:
+    """Raises ValueError, RecursionError where it is no JSON array."""
+    decode = json.JSONDecoder().raw_decode
+    at, line, counted, numbers = _after_space(text, text.index("[") + 1), 1, 0, count(1)
+    while not text.startswith("]", at):
+        line, counted = line + text.count("\n", counted, at), at
+        value, at = decode(text, at)
+        yield Row(next(numbers), line, value)
+        at = _after_space(text, at)
+        if text.startswith(",", at):
+            at = _after_space(text, at + 1)
+        elif not text.startswith("]", at):
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
+    if _after_space(text, at + 1) < len(text):
+        raise json.JSONDecodeError("Extra data", text, at + 1)
 
 
 def _after_space(text: str, at: int) -> int:

@@ -55,7 +55,8 @@ def check(database: Database, *, set_aside: Path | None, as_json: bool) -> None:
     It says what is not, and what to do about it. It reads everything: the file, and each job in it, which another
     program may have written past the rules; and it looks at SQLite's release and its known defects, durability,
     permissions and the filesystem. What is wrong is an error, and the exit code is 5; what only endangers the
-    history is a warning, and the exit code is 0. Nothing is changed, but for --set-aside.
+    history is a warning, and the exit code is 0. Nothing is changed, but for --set-aside, which goes by batches: if it
+    is interrupted, run it again with another FILE.
     """
     with database.read() as history:
         if not isinstance(history.repository, Checks):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, NoReturn
 from uuid import UUID
@@ -13,6 +13,7 @@ import click
 
 from jobhistory.cli.completion import connection_words
 from jobhistory.cli.database import Database, find_connection
+from jobhistory.cli.reading import as_json
 from jobhistory.cli.render import (
     COUNT_SIGNS,
     COUNT_WORDS,
@@ -22,6 +23,7 @@ from jobhistory.cli.render import (
     RIGHT,
     Cell,
     job_cells,
+    json_text,
     label,
     table_of,
     visible,
@@ -52,27 +54,35 @@ _FREE_WORDS = ("connection", "worker", "error")
 
 @click.command()
 @click.argument("connection", required=False, shell_complete=connection_words)
+@as_json
 @click.pass_obj
-def watch(database: Database, *, connection: str | None) -> None:
+def watch(database: Database, *, connection: str | None, as_json: bool) -> None:
     """Watch what runs now, newest first.
 
     It goes on until Ctrl-C, which is exit code 130. On a terminal it is a table that keeps itself up to date; jobs
     that end leave a line above it. Anything else gets a heading and a line for each job that runs, then a line
     for each change of any job, with whole ids and UTC, where no field but the last three, connection, worker and
-    error, holds a space.
+    error, holds a space. With --json each of these lines is the whole job, as `export` writes it.
 
     The rate is that of all four counts together, between the last two times they moved; it falls while they
     stand still. Silent is the time since the worker's last sign of life.
-    """
+
+    \b
+    Example:
+      jobhistory watch --json | jq --unbuffered -r 'select(.status == "FAILED") | .error'
+    """  # noqa: D301  click looks for a real backspace
     from rich.console import Console
 
     with database.read() as history:
         watched = Watched(history, find_connection(history, connection) if connection else None)
-        if sys.stdout.isatty() and Console().is_interactive:
+        if as_json:
+            _print_each(watched, lambda job: json_text(job.to_dict(bookkeeping=True)))
+        elif sys.stdout.isatty() and Console().is_interactive:
             # Forced, for a terminal that went away is none to rich, which then says nothing for ever.
             _show_live(watched, Console(highlight=False, force_terminal=True))
         else:
-            _print_lines(watched)
+            click.echo("  ".join([*_WIDTHS, *_FREE_WORDS]))
+            _print_each(watched, lambda job: _line(watched, job))
 
 
 @attrs.frozen
@@ -168,13 +178,12 @@ class Watched:
         return self.history.list_jobs(self.only.id, statuses=statuses, limit=_SHOWN)
 
 
-def _print_lines(watched: Watched) -> NoReturn:
-    """For programs and files: a line of words for each change."""
-    click.echo("  ".join([*_WIDTHS, *_FREE_WORDS]))
+def _print_each(watched: Watched, line: Callable[[SyncJob], str]) -> NoReturn:
+    """For programs and files: a line for each job that runs, and for each change."""
     changes = watched.changes()
     while True:
         for job in next(changes):
-            click.echo(_line(watched, job))
+            click.echo(line(job))
 
 
 def _line(watched: Watched, job: SyncJob) -> str:

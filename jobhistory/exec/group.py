@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -11,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 from jobhistory.exec.passage import Passage, Write, open_like
 
@@ -62,7 +65,7 @@ class Group:
         self._over, self._over_once_closed = os.pipe()
         ends = {target: open_like(target) for target in sees}
         try:
-            self._process = subprocess.Popen(  # noqa: S603  # what this is for
+            self._process = _started(
                 command,
                 env=os.environ | environment,
                 stdout=ends[STDOUT][1] if STDOUT in ends else None,
@@ -155,6 +158,17 @@ class Group:
 
     def _wake(self) -> None:
         self._events.put(None)
+
+
+def _started(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401  those of Popen
+    """The process of a command, as execvp(3) starts it: what the system cannot run is a script without its `#!`."""
+    try:
+        return subprocess.Popen(command, **options)  # noqa: S603  what this is for
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+        script = shutil.which(command[0]) or command[0]
+        return subprocess.Popen(["/bin/sh", script, *command[1:]], **options)  # noqa: S603  as above
 
 
 def _states(group: int) -> set[str] | None:

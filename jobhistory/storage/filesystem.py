@@ -17,6 +17,9 @@ SHARED_BY_MACHINES = frozenset(
         *("fuse.ceph", "fuse.gcsfuse", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"),
     )
 )
+# These serve machines beside each other, or a virtual one and its host, and may or may not be set up so that all of
+# that holds.
+SHARED_PERHAPS = frozenset(("9p", "afpfs", "coda", "gfs2", "fuse.juicefs", "ocfs2", "orangefs", "vboxsf", "virtiofs"))
 
 
 def filesystem_of(path: str | os.PathLike[str]) -> str | None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,8 +21,9 @@ from uuid import UUID
 from jobhistory.abilities import Finding
 from jobhistory.errors import InvalidJobError, StorageError
 from jobhistory.job import COLUMNS, FIELDS, SyncJob
-from jobhistory.private_files import PRIVATE, new_file, sync
+from jobhistory.private_files import PRIVATE, longer_file, new_file, sync
 from jobhistory.repository import check_name
+from jobhistory.storage.filesystem import SHARED_BY_MACHINES, SHARED_PERHAPS, filesystem_of
 from jobhistory.storage.sqlite_connections import Connections
 from jobhistory.times import from_wire
 
@@ -34,7 +35,12 @@ _MIB = 2**20
 _GREATEST_LOG = 64 * _MIB
 _LEAST_ROOM = 64 * _MIB
 _FULL = 2  # PRAGMA synchronous
+_UNSORTED = "PRIMARY KEY order"  # PRAGMA integrity_check
 _RESTORE = "restore a backup, or save what can be read: https://www.sqlite.org/recovery.html"
+_REINDEX = (
+    "copy the file, then REINDEX it (`sqlite3 FILE REINDEX`), which sorts its rows and makes its indexes anew of them; "
+    f"where that fails, {_RESTORE}"
+)
 _SET_ASIDE = "`jobhistory check --set-aside FILE` moves it there, and the rest can be read"
 
 # Releases of SQLite that can damage a file as it is used here: its name, the first, and those that mend it, one a
@@ -42,12 +48,7 @@ _SET_ASIDE = "`jobhistory check --set-aside FILE` moves it there, and the rest c
 _DEFECTS = (
     ("WAL-reset bug, https://www.sqlite.org/wal.html#walresetbug", (3, 7, 0), ((3, 51, 3), (3, 50, 7), (3, 44, 6))),
 )
-_NETWORK = re.compile(
-    r"(?:fuse\.)?(?:9p|afpfs|afs|beegfs|ceph|cifs|coda|gfs2|glusterfs|gpfs|juicefs|lustre|ncpfs|nfs4?|ocfs2|orangefs"
-    r"|rclone|s3fs|smb[23]|smbfs|sshfs|vboxsf|virtiofs)"
-)
 _IN_MEMORY = frozenset(("ramfs", "tmpfs"))
-_ESCAPED = re.compile(r"\\([0-7]{3})")
 
 Migrate = Callable[[sqlite3.Connection], object]
 """Makes the newest schema in an empty database."""
@@ -136,12 +137,24 @@ _CONNECTIONS = "SELECT number, id, CAST(name AS BLOB) FROM source_connections OR
 
 
 def _rows(db: Connections) -> Iterator[dict[str, Any]]:
-    """Every row there is, those of no connection too; in batches, so that nothing waits for the whole."""
-    place: tuple[Any, ...] = (-(2**63), b"", b"")
+    """Every row there is, those of no connection too; in batches, so that nothing waits for the whole.
+
+    Raises StorageError where they are not in order, and reading on would leave some out or never end.
+    """
+    place = (-(2**63), b"", b"")
     while batch := db.read(_BATCH_OF_ROWS, place):
         rows = [dict(zip(("connection", *ROW), row, strict=True)) for row in batch]
+        places = [place, *map(_place, rows)]
+        if any(after <= before for before, after in pairwise(places)):
+            raise StorageError(db.path, f"its rows are out of order: {_REINDEX}")
         yield from rows
-        place = tuple(rows[-1][name] for name in ("connection", "created_at", "id"))
+        place = places[-1]
+
+
+def _place(row: Mapping[str, Any]) -> tuple[int, bytes, bytes]:
+    """Where the row stands in the order of its table; what a damaged file has in place of bytes stands before all."""
+    id = row["id"]
+    return row["connection"], row["created_at"] or b"", id if isinstance(id, bytes) else b""
 
 
 def _fault_in_connection(id: object, name: bytes | None) -> InvalidJobError | None:
@@ -157,19 +170,24 @@ def set_aside(db: Connections, raise_floor: str, file: Path) -> int:
     """Move the rows that are no jobs into a new file, on lines that `jobhistory import` reads once they are mended.
 
     A connection whose name is none loses it, one whose id is none goes. Gives the number of lines; where there
-    are none, no file is made. They are in the file, and on disk, before they leave the history.
+    are none, no file is made. In batches, so that others may write in between: those of each are in the file, and on
+    disk, before they leave the history. Whoever is interrupted goes on with another file.
     """
     bad = [row["id"] for row in _rows(db) if fault_in(row)]
     if not bad and not any(_fault_in_connection(id, name) for _, id, name in db.read(_CONNECTIONS)):
         return 0
-    with new_file(file) as descriptor, db.write() as connection:
-        connection.execute(raise_floor)
-        lines = [_line(row) for id in bad for row in _take_out(connection, id)]
-        lines += [_line(row) for row in _mend_connections(connection)]
-        with open(descriptor, "w", encoding="ascii", closefd=False) as stream:
-            stream.writelines(lines)
-        sync(file)
-        return len(lines)
+    moved = 0
+    for first in range(0, len(bad) + 1, _BATCH):  # connections go last, and may be all there is
+        is_last = first + _BATCH > len(bad)
+        with (longer_file if first else new_file)(file) as descriptor, db.write() as connection:
+            connection.execute(raise_floor)
+            lines = [_line(row) for id in bad[first : first + _BATCH] for row in _take_out(connection, id)]
+            lines += [_line(row) for row in _mend_connections(connection)] if is_last else []
+            with open(descriptor, "w", encoding="ascii", closefd=False) as stream:
+                stream.writelines(lines)
+            sync(file)
+        moved += len(lines)
+    return moved
 
 
 def _take_out(connection: sqlite3.Connection, id: object) -> Iterator[dict[str, Any]]:
@@ -220,7 +238,7 @@ def check(path: str, db: Connections, migrate: Migrate) -> Iterator[Finding]:
         yield Finding("error", "the file was taken away", "put it back, or restore a backup")
         return
     yield from _files(Path(path))
-    yield from _filesystem(filesystem_of(path, _mounts()))
+    yield from _filesystem(filesystem_of(Path(path).parent))
     try:
         yield from _durability(db)
         yield from _integrity(db)
@@ -269,7 +287,7 @@ def _files(path: Path) -> Iterator[Finding]:
 
 
 def _filesystem(kind: str | None) -> Iterator[Finding]:
-    if kind is not None and _NETWORK.fullmatch(kind):
+    if kind in SHARED_BY_MACHINES | SHARED_PERHAPS:
         yield Finding(
             "error",
             f"it lies on a network or shared filesystem ({kind}), whose locks SQLite cannot rely on: it can be damaged",
@@ -279,25 +297,6 @@ def _filesystem(kind: str | None) -> Iterator[Finding]:
         yield Finding("warning", f"it lies in memory ({kind}): it is gone after a restart", "move it to a local disk")
     else:
         yield Finding("note", f"filesystem: {kind or 'unknown'}")
-
-
-def _mounts() -> str:
-    """What is mounted where, "" where the system does not say it in this way (proc_pid_mountinfo(5))."""
-    try:
-        return Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
-    except OSError:
-        return ""
-
-
-def filesystem_of(path: str, mounts: str) -> str | None:
-    """The kind of filesystem that holds the path; of mounts over each other, the last one counts."""
-    found: tuple[int, str | None] = (-1, None)
-    for line in mounts.splitlines():
-        place, _, kinds = line.partition(" - ")
-        point = _ESCAPED.sub(lambda match: chr(int(match[1], 8)), place.split(" ")[4])
-        if os.path.commonpath([path, point]) == point and len(point) >= found[0]:
-            found = (len(point), kinds.split(" ")[0])
-    return found[1]
 
 
 def _durability(db: Connections) -> Iterator[Finding]:
@@ -315,11 +314,19 @@ def _durability(db: Connections) -> Iterator[Finding]:
 
 
 def _integrity(db: Connections) -> Iterator[Finding]:
-    for (said,) in db.read("PRAGMA integrity_check"):
-        if said != "ok":
-            # What breaks a rule of the table is a row that is named below; all else is a damaged file.
-            way_out = _SET_ASIDE if said.startswith(("CHECK", "NULL")) else _RESTORE
-            yield Finding("error", f"integrity: {'; '.join(said.splitlines())}", way_out)
+    found = [said for (said,) in db.read("PRAGMA integrity_check") if said != "ok"]
+    is_torn = any(said.startswith("***") for said in found)
+    is_unsorted = any(_UNSORTED in said for said in found)
+    for said in found:
+        if is_unsorted and said.startswith("NULL"):
+            continue  # of a row in the wrong place SQLite says that it has no values, which it has
+        if said.startswith(("CHECK", "NULL")):
+            way_out = _SET_ASIDE  # a row that is named below
+        elif not is_torn and (_UNSORTED in said or " index " in said):
+            way_out = _REINDEX
+        else:
+            way_out = _RESTORE
+        yield Finding("error", f"integrity: {'; '.join(said.splitlines())}", way_out)
 
 
 def _schema(db: Connections, migrate: Migrate) -> Iterator[Finding]:

@@ -53,7 +53,8 @@ class Connections:
     """
 
     def __init__(self, path: str, connect: Callable[[], sqlite3.Connection], timeout: float) -> None:
-        self._path = path
+        self.path = path
+        """The file."""
         self._wal = f"{path}-wal"
         self._connect = connect
         self._timeout = timeout
@@ -96,7 +97,7 @@ class Connections:
         with slot.lock, self._translated:
             connection = self._connection()
             if connection.in_transaction:  # a signal handler's, or a finalizer's
-                raise StorageError(self._path, "this thread is in the midst of a write: write from another thread")
+                raise StorageError(self.path, "this thread is in the midst of a write: write from another thread")
             try:
                 self._patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
                 yield connection
@@ -134,7 +135,7 @@ class Connections:
         except sqlite3.Error as error:
             if primary_code(error) == sqlite3.SQLITE_FULL:
                 raise  # without its last page, which found no room, a transaction is nothing
-            raise UnknownOutcomeError(self._path, f"the commit failed: {_explained(error)}") from error
+            raise UnknownOutcomeError(self.path, f"the commit failed: {_explained(error)}") from error
 
     def _slot(self) -> _Slot:
         try:
@@ -147,7 +148,7 @@ class Connections:
 
     def _connection(self) -> sqlite3.Connection:
         if self._closed:
-            raise StorageError(self._path, "is closed: open it anew")
+            raise StorageError(self.path, "is closed: open it anew")
         slot: _Slot = self._local.slot
         self._require_in_place()
         if (connection := slot.connection) is None:
@@ -155,7 +156,7 @@ class Connections:
             connection = slot.connection = self._patiently(self._connect)
             if slot.closings != closings:  # a signal handler forked meanwhile: parent and child both have it
                 slot.close()
-                raise StorageError(self._path, _FORKED)
+                raise StorageError(self.path, _FORKED)
         self._require_log(slot)
         return connection
 
@@ -165,17 +166,17 @@ class Connections:
         Each write asks; of reads, which it would cost a sixth more, one in a hundredth of a second.
         """
         try:
-            status = os.stat(self._path)  # noqa: PTH116  asked before everything: a Path would double its cost
+            status = os.stat(self.path)  # noqa: PTH116  asked before everything: a Path would double its cost
         except OSError as error:
             if self._file is None:
                 return  # the driver will say what is wrong
             reason = f"was taken away ({error.strerror}): put it back, or open the history anew"
-            raise StorageError(self._path, reason) from error
+            raise StorageError(self.path, reason) from error
         file = status.st_dev, status.st_ino
         if self._file is None:
             self._file = file
         elif self._file != file:
-            raise StorageError(self._path, "was replaced by another file: open the history anew")
+            raise StorageError(self.path, "was replaced by another file: open the history anew")
         self._file_seen_at = time.monotonic()
 
     def _require_log(self, slot: _Slot) -> None:
@@ -194,7 +195,7 @@ class Connections:
             slot.log = log
         elif slot.log != log:
             reason = f"lost its log, {self._wal}: close the history everywhere, which saves what that held"
-            raise StorageError(self._path, f"{reason}, and open it anew")
+            raise StorageError(self.path, f"{reason}, and open it anew")
         slot.log_seen_at = time.monotonic()
 
     def _log(self) -> tuple[int, int] | None:

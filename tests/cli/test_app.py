@@ -73,6 +73,11 @@ finally:
     assert "[]\n" == run.stderr
 
 
+def test_whatever_has_something_to_tell_tells_it_as_json_too() -> None:
+    silent = {name for name, command in app.commands.items() if "as_json" not in [each.name for each in command.params]}
+    assert {"completion", "demo", "exec", "export", "serve"} == silent  # what they print is not ours, or JSON always
+
+
 def test_help_says_which_history_is_used_and_what_the_exit_codes_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     text = process("--help").stdout
     assert ["0", "1", "2", "3", "4", "5", "130"] == [

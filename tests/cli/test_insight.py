@@ -8,11 +8,12 @@ from uuid import UUID
 import attrs
 import pytest
 
-from jobhistory.cli import insight
+from jobhistory import health
 from jobhistory.cli.render import bar, spark
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
 from jobhistory.status import JobStatus
+from jobhistory.storage.sqlite import SQLiteJobRepository
 from tests.cli.command_line import CommandLine
 
 NOW = datetime.now(UTC)
@@ -72,18 +73,18 @@ def test_a_terminal_gets_bars_and_spark_lines_and_the_signals_in_words(cli: Comm
 
 
 @filled
-def test_the_jobs_of_so_many_connections_are_in_memory_at_once_on_a_terminal_too(
+def test_each_connection_is_read_once_few_at_the_same_time_on_a_terminal_too(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, newest_jobs = list[int](), JobHistory.newest_jobs
+    asked, newest_jobs = list[int](), SQLiteJobRepository.newest_jobs
 
-    def counted(history: JobHistory, ids: list[UUID], *, per_connection: int) -> dict[UUID, list[SyncJob]]:
+    def counted(repository: SQLiteJobRepository, ids: list[UUID], *, per_connection: int) -> dict[UUID, list[SyncJob]]:
         asked.append(len(ids))
-        return newest_jobs(history, ids, per_connection=per_connection)
+        return newest_jobs(repository, ids, per_connection=per_connection)
 
-    monkeypatch.setattr(JobHistory, "newest_jobs", counted)
+    monkeypatch.setattr(SQLiteJobRepository, "newest_jobs", counted)
     whole = cli.on_terminal("stats")
-    monkeypatch.setattr(insight, "AT_ONCE", 2)
+    monkeypatch.setattr(health, "AT_ONCE", 2)
     assert (whole, [3, 2, 1]) == (cli.on_terminal("stats"), asked)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import attrs
 import pytest
 
 import jobhistory
-from jobhistory.cli.moving import _asked_to_end
+from jobhistory.cli.moving import _asked_to_end, _opened
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
 from jobhistory.ledger import Ledger
@@ -85,6 +86,12 @@ def test_copy_takes_no_other_file_for_its_ledger(
         assert before == Path(file).read_bytes()
 
 
+def test_a_full_disk_is_told_once_by_who_wrote_to_the_ledger() -> None:
+    with _opened(Path("/dev/full")) as ledger:
+        ledger.write(b"entry")
+    assert ledger.closed
+
+
 def test_copy_tells_of_what_differs_and_ends_with_code_4(
     cli: CommandLine, history: JobHistory, dest: str, tmp_path: Path
 ) -> None:
@@ -98,6 +105,16 @@ def test_copy_tells_of_what_differs_and_ends_with_code_4(
     result = cli("copy", cli.url, dest)
 
     assert 4 == result.exit_code
+    sums = {"jobs": 4, "running": 1, "gone_on": 1, "different": 1, "only_in_dest": 1}
+    [docs] = (as_json := json.loads(cli("copy", cli.url, dest, "--json").stdout))["connections"]
+    assert sums == {name: as_json[name] for name in sums} == {name: docs[name] for name in sums}
+    assert (str(CONNECTION), "docs", False, True) == tuple(
+        docs[name] for name in ("id", "name", "name_is_copied", "is_equal")
+    )
+    assert result.stdout.startswith(docs["sha256"])
+    assert [("FAILED", "COMPLETED")] == [
+        (pair["source"]["status"], pair["dest"]["status"]) for pair in as_json["jobs_that_differ"]
+    ]
     told = "version 1, worker"
     assert [
         rf"job {job(1).id}: FAILED in SOURCE ({told} None), COMPLETED in DEST ({told} w\x1b): DEST's stays",

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import stat
+import tracemalloc
 from collections.abc import Iterable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -356,6 +357,17 @@ def test_an_array_may_stand_on_one_line_of_any_length(monkeypatch: pytest.Monkey
     monkeypatch.setattr(reading, "_LINE_BYTES", 10)
 
     assert [1, 2, "x" * 50] == [row.value for row in rows(BytesIO(json.dumps([1, 2, "x" * 50]).encode()))]
+
+
+def test_of_an_array_no_more_than_its_text_is_in_memory() -> None:
+    text = json.dumps([{f"key {number}": [number] * 10} for number in range(2000)]).encode()
+    tracemalloc.start()
+    try:
+        assert 2000 == sum(1 for _ in rows(BytesIO(text)))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 3 * len(text) > most
 
 
 def test_lines_are_read_one_by_one() -> None:

@@ -17,6 +17,7 @@ from uuid import UUID
 import attrs
 import pytest
 
+from jobhistory.archive import job_line
 from jobhistory.cli.watching import Rates, Watched
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
@@ -221,6 +222,23 @@ def test_piped_it_can_be_kept_to_one_connection_and_steers_no_terminal(cli: Comm
         last = lines.readline()
 
     assert last.endswith(f"[red]docs[/red]  {SHOWN}  {SHOWN}\n")
+
+
+def test_as_json_each_line_is_the_whole_job_on_a_terminal_too(
+    cli: CommandLine, history: JobHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = started(history, DOCS, HOSTILE)
+    failed = history.fail(running.id, error=HOSTILE)
+
+    def changes(_: Watched) -> Iterator[list[SyncJob]]:
+        yield [running]
+        yield []
+        yield [failed]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Watched, "changes", changes)
+    assert [job_line(running), job_line(failed)] == cli("watch", "--json").stdout.splitlines(keepends=True)
+    assert [job_line(running), job_line(failed)] == cli.on_terminal("watch", "--json").splitlines(keepends=True)
 
 
 def test_a_history_or_connection_that_is_not_there_is_said(cli: CommandLine) -> None:
