@@ -221,7 +221,7 @@ def _jobs(rows: Iterable[Sequence[Any]], ids: dict[bytes | None, UUID]) -> list[
         job.source_connection_id = ids[connection]
         job.status = _STATUS[status]
         job.started_at = moment(started_at) if started_at else None
-        job.completed_at = moment(completed_at) if completed_at else None
+        job.completed_at = end = moment(completed_at) if completed_at else None
         job.duration_seconds = duration_seconds
         job.entities_inserted = inserted
         job.entities_updated = updated
@@ -231,8 +231,10 @@ def _jobs(rows: Iterable[Sequence[Any]], ids: dict[bytes | None, UUID]) -> list[
         job.error_details_json = JSONText(error_details_json) if error_details_json else None
         job.created_at = moment(created_at)
         job.cancel_requested_at = moment(cancel_requested_at) if cancel_requested_at else None
-        job.heartbeat_at = moment(heartbeat_at) if heartbeat_at else None
-        job.progress_at = moment(progress_at) if progress_at else None
+        # The end is often the last heartbeat, and that the last progress: to read a time is a tenth of all this.
+        beat = end if heartbeat_at == completed_at else moment(heartbeat_at) if heartbeat_at else None
+        job.heartbeat_at = beat
+        job.progress_at = beat if progress_at == heartbeat_at else moment(progress_at) if progress_at else None
         job.worker = worker
         job.metadata_json = JSONText(metadata_json) if metadata_json else None
         job.version = version
