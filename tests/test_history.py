@@ -826,12 +826,12 @@ def test_a_failure_that_can_neither_be_shown_nor_compared_is_kept(history: JobHi
 
 
 @pytest.mark.parametrize("limit", [256, 1024, 4096, 16 * 1024, 64 * 1024])
-def test_a_secret_in_long_details_is_redacted_before_it_can_be_cut(history: JobHistory, limit: int) -> None:
+def test_a_secret_in_long_details_is_redacted_before_it_can_be_cut(memory: JobHistory, limit: int) -> None:
     # Wherever a text of this limit is cut, one of these is cut within its secret.
     logs = ["x" * (limit - 80 + pad) + f" {SECRET} " + "y" * 70_000 for pad in range(0, 64, 4)]
     everything: list[dict[str, Any]] = [*({"log": log} for log in logs), {"logs": logs}]
     for details in everything:
-        failed = history.fail(in_status(history, JobStatus.RUNNING).id, error="gone", error_details=details)
+        failed = memory.fail(in_status(memory, JobStatus.RUNNING).id, error="gone", error_details=details)
         assert failed.error_details_json is not None
         assert "hunter" not in failed.error_details_json
 
