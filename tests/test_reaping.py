@@ -33,6 +33,7 @@ from jobhistory import (
     reaping,
 )
 from jobhistory.reaping import Reaping, end, look, reap
+from jobhistory.repository import MAX_LIMIT
 from jobhistory.storage.memory import InMemoryJobRepository
 from tests.workers import CONNECTION, MULTITHREADED_FORK, START, Event, Time, Troubled, forked, stepped
 
@@ -168,7 +169,7 @@ def test_reaping_that_is_given_up_ends_nothing(history: JobHistory, time: Time) 
     assert job == history.get(job.id)
 
 
-@pytest.mark.parametrize("page", [10, pytest.param(reaping.MAX_LIMIT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("page", [10, pytest.param(MAX_LIMIT, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("more", [0, 1])
 def test_more_suspects_than_a_page_holds_are_read_page_by_page(
     repository: JobRepository, time: Time, monkeypatch: pytest.MonkeyPatch, page: int, more: int

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -38,7 +38,7 @@ ALWAYS_SET = {
 T = TypeVar("T")
 
 
-def missing(strategy: st.SearchStrategy[T], wanted: dict[str, Callable[[T], bool]]) -> list[str]:
+def missing(strategy: st.SearchStrategy[T], wanted: Mapping[str, Callable[[T], bool]]) -> list[str]:
     """What the strategy does not make of all that is wanted, by name, though it may be in different values."""
     left = dict(wanted)
 
