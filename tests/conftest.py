@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,16 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 # Hundreds of processes import the package: it is compiled once, whatever the shell says.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# To wait for a disk takes longer than most tests do, and none asks what it holds: their folders are in memory, where
+# there is room to spare and programs may be run. PYTEST_DEBUG_TEMPROOT names another place.
+_MEMORY = Path("/dev/shm")  # noqa: S108  pytest makes a folder of its own in it
+if (
+    os.access(_MEMORY, os.W_OK)
+    and shutil.disk_usage(_MEMORY).free > 2**30
+    and not os.statvfs(_MEMORY).f_flag & os.ST_NOEXEC
+):
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 # A shell that runs the tests in the background ignores these, and all that is started inherits that.
 for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):

@@ -3,10 +3,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
-from itertools import count, pairwise
+from itertools import pairwise
 from uuid import RFC_4122, UUID
 
 import pytest
@@ -193,30 +193,24 @@ def test_forked_processes_make_different_ids_though_the_clock_stands_still() -> 
     assert min(made) > last
 
 
-@pytest.fixture
-def busy() -> Iterator[UUID7]:
-    """A source of ids that other threads draw from all the time."""
-    new_id, ended = at(NOON), threading.Event()
-
-    def draw() -> None:
-        for _ in count():
-            new_id()
-            if ended.is_set():
-                return
-
-    threads = [threading.Thread(target=draw) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    yield new_id
-    ended.set()
-    for thread in threads:
-        thread.join()
-
-
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_fork_while_other_threads_make_ids_leaves_the_child_able_to(busy: UUID7) -> None:
-    for _ in range(20):
-        in_a_child(busy)
+def test_a_fork_while_another_thread_makes_an_id_leaves_the_child_able_to() -> None:
+    entered = threading.Event()
+
+    class Last(int):
+        def __add__(self, step: int) -> int:  # here the lock is held
+            entered.set()
+            threading.Event().wait(0.2)  # a fork that did not wait for the lock would come meanwhile
+            return int(self) + step
+
+    new_id = at(NOON)
+    new_id._last = Last(0)
+    with ThreadPoolExecutor(1) as pool:
+        mine = pool.submit(new_id)
+        entered.wait()
+        childs = in_a_child(at(NOON))
+
+    assert mine.result() != childs
 
 
 def test_a_signal_handler_may_fork_in_the_midst_of_making_an_id() -> None:

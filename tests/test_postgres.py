@@ -1029,11 +1029,11 @@ def test_a_reader_may_be_another_server(postgres: Database, repository: Postgres
 # ---- Processes
 
 
-@pytest.mark.parametrize("rounds", [10, pytest.param(200, marks=pytest.mark.slow)])
-def test_eight_processes_that_work_on_one_schema_lose_nothing(postgres: Database, rounds: int) -> None:
+@pytest.mark.parametrize(("processes", "rounds"), [(4, 10), pytest.param(8, 200, marks=pytest.mark.slow)])
+def test_processes_that_work_on_one_schema_lose_nothing(postgres: Database, processes: int, rounds: int) -> None:
     with schema(postgres) as name:
         PostgresJobRepository(postgres.url, schema=name).close()
-        work_together(8, f"{postgres.url}{'&' if '?' in postgres.url else '?'}schema={name}", rounds)
+        work_together(processes, f"{postgres.url}{'&' if '?' in postgres.url else '?'}schema={name}", rounds)
 
 
 # ---- Forks

@@ -30,8 +30,10 @@ from jobhistory import (
     JobStatus,
     StorageError,
     SyncJob,
+    reaping,
 )
 from jobhistory.reaping import Reaping, end, look, reap
+from jobhistory.repository import MAX_LIMIT
 from jobhistory.storage.memory import InMemoryJobRepository
 from tests.workers import CONNECTION, MULTITHREADED_FORK, START, Event, Time, Troubled, forked, stepped
 
@@ -167,17 +169,21 @@ def test_reaping_that_is_given_up_ends_nothing(history: JobHistory, time: Time) 
     assert job == history.get(job.id)
 
 
-@pytest.mark.parametrize("number", [1000, 1001])
-def test_thousands_of_suspects_are_read_page_by_page(repository: JobRepository, time: Time, number: int) -> None:
+@pytest.mark.parametrize("page", [10, pytest.param(MAX_LIMIT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("more", [0, 1])
+def test_more_suspects_than_a_page_holds_are_read_page_by_page(
+    repository: JobRepository, time: Time, monkeypatch: pytest.MonkeyPatch, page: int, more: int
+) -> None:
+    monkeypatch.setattr(reaping, "MAX_LIMIT", page)
     history = time.history(repository)
-    ids = [UUID(int=i) for i in range(1, number + 1)]
+    ids = [UUID(int=i) for i in range(1, page + more + 1)]
     history.add_many(
         SyncJob(id=id, source_connection_id=CONNECTION, created_at=START, status=JobStatus.RUNNING, started_at=START)
         for id in ids
     )
     time.seconds = 301
     assert ids == sorted(job.id for job in look(history, Reaping()))
-    assert number == len(history.reap())
+    assert len(ids) == len(history.reap())
     assert [] == history.active_jobs()
 
 

@@ -21,8 +21,6 @@ from jobhistory.storage.sqlite_connections import Connections, _after_fork, _bef
 from jobhistory.testing.rules.base import CONNECTION, OTHER, job, jobs
 from tests.crew import Crew, work_together
 
-PROCESSES = 8
-
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
@@ -56,28 +54,28 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.parametrize("files", [8, pytest.param(200, marks=pytest.mark.slow)])
-def test_a_new_file_is_opened_by_eight_processes_at_once(tmp_path: Path, files: int) -> None:
+@pytest.mark.parametrize(("processes", "files"), [(4, 8), pytest.param(8, 200, marks=pytest.mark.slow)])
+def test_a_new_file_is_opened_by_several_processes_at_once(tmp_path: Path, processes: int, files: int) -> None:
     paths = [tmp_path / f"{number}.db" for number in range(files)]
-    with Crew.at_work(PROCESSES, OPENING) as crew:
-        assert ["ready"] * PROCESSES == crew.answers()
+    with Crew.at_work(processes, OPENING) as crew:
+        assert ["ready"] * processes == crew.answers()
         for path in paths:
             crew.tell(str(path))
-            assert ["done"] * PROCESSES == crew.answers()
-        assert ([], [0] * PROCESSES) == (crew.last_words(), crew.codes())
+            assert ["done"] * processes == crew.answers()
+        assert ([], [0] * processes) == (crew.last_words(), crew.codes())
 
     for path in paths:
         with closing(SQLiteJobRepository(path)) as repository:
-            assert [UUID(int=number) for number in range(PROCESSES)] == [known.id for known in repository.connections()]
+            assert [UUID(int=number) for number in range(processes)] == [known.id for known in repository.connections()]
         with closing(sqlite3.connect(path)) as other:
             assert [("ok",)] == other.execute("PRAGMA integrity_check").fetchall()
             assert [(1,)] == other.execute("SELECT count(*) FROM _sqlite_migrations").fetchall()
     assert {path.name for path in paths} == {file.name for file in tmp_path.iterdir()}
 
 
-@pytest.mark.parametrize("rounds", [25, pytest.param(200, marks=pytest.mark.slow)])
-def test_eight_processes_that_work_on_one_file_lose_nothing(path: Path, rounds: int) -> None:
-    work_together(PROCESSES, str(path), rounds)
+@pytest.mark.parametrize(("processes", "rounds"), [(4, 25), pytest.param(8, 200, marks=pytest.mark.slow)])
+def test_processes_that_work_on_one_file_lose_nothing(path: Path, processes: int, rounds: int) -> None:
+    work_together(processes, str(path), rounds)
 
 
 DYING = """
@@ -311,13 +309,13 @@ def test_a_fork_while_other_threads_open_files_leaves_the_child_free_to_open_som
     with ThreadPoolExecutor(3) as threads:
         working = [threads.submit(work, thread) for thread in range(3)]
         try:
-            outcomes = [ended_well(forked(child)) for _ in range(10)]
+            outcomes = [ended_well(forked(child)) for _ in range(4)]
         finally:
             stop.set()
         for each in working:
             each.result()
 
-    assert [True] * 10 == outcomes
+    assert [True] * 4 == outcomes
 
 
 def test_a_repository_that_is_opened_during_a_fork_waits_for_its_end(tmp_path: Path) -> None:

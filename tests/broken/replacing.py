@@ -15,7 +15,7 @@ import attrs
 from jobhistory.errors import ConflictError, DuplicateJobError, InvalidTransitionError, JobHistoryError
 from jobhistory.job import SyncJob
 from jobhistory.repository import Change, Position, refusal
-from jobhistory.status import JobStatus
+from jobhistory.status import TRANSITIONS
 from jobhistory.storage.memory import InMemoryJobRepository
 from tests.broken.base import Gap, OwnRefusal, caught_by
 
@@ -133,8 +133,8 @@ class EdgesBeforeVersions(OwnRefusal):
     """The edge is checked first, on what may be stale."""
 
     def refused(self, stored: SyncJob, job: SyncJob) -> JobHistoryError | None:
-        if stored.status is JobStatus.PENDING and job.status is JobStatus.COMPLETED:
-            return InvalidTransitionError(stored.id, stored.status, "complete")
+        if job.status not in {stored.status, *TRANSITIONS[stored.status]}:
+            return InvalidTransitionError(stored.id, stored.status, job.status)
         return refusal(stored, job)
 
 

@@ -121,7 +121,7 @@ def test_forks_while_threads_write_lose_nothing(path: Path, size: int) -> None:
     assert expected(size, 0, 1, 2, 3) == stored(path)
 
 
-@sizes(10, 500)
+@sizes(5, 500)
 def test_signal_handlers_that_fork_in_the_midst_of_a_write_lose_nothing(path: Path, size: int, seed: int) -> None:
     """Parent and child both go on where they were: what the fork undid raises StorageError, and is done again."""
     chance = random.Random(seed)
@@ -211,10 +211,12 @@ ACTS: dict[str, Callable[[JobRepository, SyncJob], object]] = {
 }
 
 
-def forked_at_lines(opened: Callable[[], AbstractContextManager[JobRepository]], act: str, step: int) -> set[object]:
+def forked_at_lines(
+    opened: Callable[[], AbstractContextManager[JobRepository]], act: str, step: int, seed: int
+) -> set[object]:
     """The jobs added by parents and children, who were forked at each line, or each of so many, that a call runs."""
     added: set[object] = set()
-    for number in count(0, step):
+    for number in count(seed % step, step):
         lines = Lines(number)
         mine, childs = jobs(2 * number, 2 * number + 1)
         with opened() as repository:
@@ -233,8 +235,10 @@ def forked_at_lines(opened: Callable[[], AbstractContextManager[JobRepository]],
 
 
 @pytest.mark.parametrize("act", ACTS)
-@sizes(4, 1)
-def test_a_signal_handler_that_forks_at_any_line_of_the_storage_loses_nothing(path: Path, act: str, size: int) -> None:
+@sizes(8, 1)
+def test_a_signal_handler_that_forks_at_any_line_of_the_storage_loses_nothing(
+    path: Path, act: str, size: int, seed: int
+) -> None:
     @contextmanager
     def opened() -> Iterator[JobRepository]:
         with closing(SQLiteJobRepository(path)) as repository:
@@ -242,22 +246,25 @@ def test_a_signal_handler_that_forks_at_any_line_of_the_storage_loses_nothing(pa
                 pass
             yield repository
 
-    assert forked_at_lines(opened, act, size) == stored(path)
+    assert forked_at_lines(opened, act, size, seed) == stored(path)
 
 
 @pytest.mark.parametrize("act", ACTS)
 @sizes(30, 1)
 def test_a_signal_handler_that_forks_at_any_line_of_postgres_loses_nothing(
-    postgres: Database, act: str, size: int
+    postgres: Database, act: str, size: int, seed: int
 ) -> None:
     with closing(postgres.empty()) as later:
         later.register(CONNECTION)
 
-        def opened() -> closing[PostgresJobRepository]:
-            # A child that was about to wait for its parent's pool does so for as long.
-            return closing(PostgresJobRepository(postgres.url, schema=later._db.schema, timeout=2))
+        @contextmanager
+        def opened() -> Iterator[JobRepository]:
+            with closing(PostgresJobRepository(postgres.url, schema=later._db.schema)) as repository:
+                # A child that was about to wait for its parent's pool does so for as long.
+                repository._db.timeout = 0.5
+                yield repository
 
-        added = forked_at_lines(opened, act, size)
+        added = forked_at_lines(opened, act, size, seed)
         assert added == {change.job.id for change in later.changes()}
 
 
@@ -267,7 +274,7 @@ def load_and_write(packed: bytes, storm: int, writer: int) -> None:
         write(loaded.repository, storm, writer)
 
 
-@sizes(10, 500)
+@sizes(3, 500)
 def test_whoever_loads_a_pickled_history_writes_to_the_same_file(path: Path, size: int) -> None:
     with jobhistory.open(path) as history:
         for storm in range(size):

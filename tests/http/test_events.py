@@ -19,7 +19,7 @@ from jobhistory.http import create_app, events
 from jobhistory.http.events import Feed
 from jobhistory.repository import Change
 from jobhistory.storage.memory import InMemoryJobRepository
-from tests.http.serving import DOCS, JOBS, KEY, OTHERS, TOKENS, Stage, running
+from tests.http.serving import DOCS, JOBS, KEY, NO_CERTIFICATES, OTHERS, TOKENS, Stage, running
 from tests.http.test_api import detail
 from tests.workers import Troubled
 
@@ -106,7 +106,7 @@ def test_a_silent_stream_says_that_it_is_there_and_where(stage: Stage, history: 
 
 def test_streams_end_when_the_server_stops(history: JobHistory) -> None:
     app = create_app(history, TOKENS)
-    with httpx2.Client(headers={"X-API-Key": KEY}, timeout=60) as client:
+    with httpx2.Client(headers={"X-API-Key": KEY}, timeout=60, verify=NO_CERTIFICATES) as client:
         with running(app) as url:
             stream = client.send(client.build_request("GET", url + EVENTS), stream=True)
             lines = stream.iter_lines()

@@ -24,7 +24,7 @@ from jobhistory.http.server import Protocol, Server
 from jobhistory.http.service import THREADS, WRITERS
 from jobhistory.job import SyncJob
 from jobhistory.storage.memory import InMemoryJobRepository
-from tests.http.serving import DOCS, JOBS, KEY, TOKENS, Stage, running
+from tests.http.serving import DOCS, JOBS, KEY, NO_CERTIFICATES, TOKENS, Stage, running
 from tests.http.test_api import detail
 
 RUN = f"/v1/source-connections/{DOCS}/run"
@@ -222,7 +222,7 @@ def test_writes_that_wait_for_another_do_not_keep_readers_waiting(stage: Stage) 
             super().add(job, exclusive=exclusive)
 
     async def scenario() -> None:
-        async with httpx2.AsyncClient(base_url=stage.url, timeout=20) as client:
+        async with httpx2.AsyncClient(base_url=stage.url, timeout=20, verify=NO_CERTIFICATES) as client:
             writes = [asyncio.create_task(client.post(RUN)) for _ in range(THREADS)]
             for each in [came] * THREADS + [began] * WRITERS:
                 await asyncio.to_thread(each.acquire)
