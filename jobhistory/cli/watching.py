@@ -67,7 +67,7 @@ def watch(database: Database, *, connection: str | None) -> None:
     from rich.console import Console
 
     with database.read() as history:
-        watched = Watched(history, find_connection(history, connection) if connection else None)
+        watched = Watched(history, find_connection(history, connection) if connection is not None else None)
         if sys.stdout.isatty() and Console().is_interactive:
             # Forced, for a terminal that went away is none to rich, which then says nothing for ever.
             _show_live(watched, Console(highlight=False, force_terminal=True))
