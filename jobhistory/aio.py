@@ -7,9 +7,10 @@ cancelled meanwhile waits for it, and is cancelled then.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from datetime import timedelta
 from functools import partial, wraps
 from types import TracebackType
@@ -46,8 +47,19 @@ _T = TypeVar("_T")
 
 
 async def open(url: str | os.PathLike[str], **options: Any) -> AsyncJobHistory:  # noqa: ANN401  as jobhistory.open
-    """The history at `url`, as jobhistory.open has it: `async with await aio.open("history.db") as history:`."""
-    return AsyncJobHistory(await _Threads(1).call(partial(jobhistory.open, url, **options)))
+    """The history at `url`, as jobhistory.open has it: `async with await aio.open("history.db") as history:`.
+
+    A task that is cancelled meanwhile closes what it opened.
+    """
+    threads = _Threads(1)
+    opened: list[JobHistory] = []
+    try:
+        await threads.call(lambda: opened.append(jobhistory.open(url, **options)))
+    except BaseException:
+        for history in opened:
+            await threads.call(history.close, shield=True)
+        raise
+    return AsyncJobHistory(opened[0])
 
 
 def _threaded(
@@ -284,18 +296,31 @@ class _Threads:
         """What the call gives, from a thread.
 
         Once it has begun, a task that is cancelled waits for its end. So does one that asyncio cancels past
-        anyio's scopes (`asyncio.timeout`, Ctrl-C), for that hits this task, not the one inside. With `shield`
-        it always begins.
+        anyio's scopes: `asyncio.timeout` and Ctrl-C hit this task, and not the one inside; who cancels all tasks
+        there are, as asyncio.run does at its end, hits that too. With `shield` it always begins.
         """
         outcome: Future[_T] = Future()
+        begun = threading.Lock()  # taken once: by the thread that calls, or by the task, so that none will
+
+        def call_or_wait() -> None:
+            if not begun.acquire(blocking=False):
+                wait([outcome])
+                return
+            try:
+                outcome.set_result(call())
+            except BaseException as error:  # noqa: BLE001  raised below, outside of the group
+                outcome.set_exception(error)
 
         async def work() -> None:
-            with anyio.CancelScope(shield=shield):
+            while not outcome.done():
                 try:
-                    outcome.set_result(await anyio.to_thread.run_sync(call, limiter=self._limiter))
-                except anyio.get_cancelled_exc_class():
-                    raise
-                except BaseException as error:  # noqa: BLE001  raised below, outside of the group
+                    with anyio.CancelScope(shield=shield or begun.locked()):
+                        await anyio.to_thread.run_sync(call_or_wait, limiter=self._limiter)
+                except anyio.get_cancelled_exc_class() as error:
+                    if not shield and begun.acquire(blocking=False):
+                        outcome.set_exception(error)
+                        raise
+                except Exception as error:  # noqa: BLE001  there is no thread to be had: likewise
                     outcome.set_exception(error)
 
         with anyio.CancelScope(shield=shield):

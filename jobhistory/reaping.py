@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -29,6 +30,7 @@ SILENT_FOR = 300.0
 CONFIRM_FOR = 30.0
 """Seconds for which it then must not move; two heartbeats of a Run."""
 
+_LOOK_AT_LEAST_EVERY = 0.5
 _RUNNING = frozenset({JobStatus.RUNNING, JobStatus.CANCELLING})
 _PENDING = frozenset({JobStatus.PENDING})
 # host:pid:tag; a longer number is no pid.
@@ -179,7 +181,14 @@ class Reaper:
     def _reap_until_left(self) -> None:
         while not self._left.is_set():
             try:
-                reap(self._history, self._rule, self._left.wait)
+                reap(self._history, self._rule, self._wait)
             except BaseException:  # noqa: BLE001  whatever a hook raises, as said
                 _log.exception("reaping failed; it is tried again")
             self._left.wait(self._every)
+
+    def _wait(self, duration: float) -> bool:
+        """Wait, and say whether it was left; a sleep of the history's own may move its clock, so that is used."""
+        if self._history.sleep is time.sleep:
+            return self._left.wait(duration)
+        self._history.sleep(min(duration, _LOOK_AT_LEAST_EVERY))
+        return self._left.is_set()

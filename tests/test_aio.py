@@ -96,6 +96,54 @@ async def report_until_cancelled(run: AsyncRun) -> None:
             await anyio.sleep(0.001)
 
 
+async def cancelled_while_held(held: Held, act: Callable[[], Any], by: str) -> bool:
+    """Cancel a task while its call is held in the repository, and say whether the task was cancelled."""
+    cancelled = False
+    waiting = True
+
+    async def work() -> None:
+        nonlocal cancelled, waiting
+        try:
+            await act()
+            await anyio.lowlevel.checkpoint()
+        except anyio.get_cancelled_exc_class():
+            cancelled = True
+            raise
+        finally:
+            waiting = False
+
+    if by != "scope":
+        others = asyncio.all_tasks()
+        task = asyncio.create_task(work())
+        await held.reach()
+        for _ in range(3):
+            for each in asyncio.all_tasks() - others if by == "all tasks" else [task]:
+                each.cancel()
+            await asyncio.sleep(0)
+        assert waiting, "it waits for its write"
+        held.go.set()
+        await asyncio.wait([task])
+    else:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(work)
+            await held.reach()
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                for _ in range(3):
+                    await anyio.lowlevel.cancel_shielded_checkpoint()
+                assert waiting, "it waits for its write"
+                held.go.set()
+    return cancelled
+
+
+# asyncio.run cancels all tasks there are, also those that anyio made, and so do services that shut down.
+BY_WHOM = pytest.mark.parametrize(
+    ("anyio_backend", "by"),
+    [("asyncio", "scope"), ("asyncio", "task"), ("asyncio", "all tasks"), ("trio", "scope")],
+    ids=str,
+)
+
+
 # ---- The same methods
 
 NO_IO = {"redacted", "redacted_text", "without_secrets"}
@@ -225,6 +273,25 @@ async def test_open_raises_what_its_model_raises(tmp_path: Path) -> None:
         await aio.open("ftp://x")
     with pytest.raises(StorageError):
         await aio.open(str(tmp_path / "missing" / "history.db"))
+
+
+@BY_WHOM
+async def test_an_opening_that_is_cancelled_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    held = Held("connections")
+    opened = JobHistory(held)
+
+    def slowly(_: str) -> JobHistory:
+        opened.connections()
+        return opened
+
+    async def use() -> None:
+        async with await aio.open("memory:"):
+            await anyio.sleep_forever()
+
+    monkeypatch.setattr(jobhistory, "open", slowly)
+    assert await cancelled_while_held(held, use, by)
+    with pytest.raises(StorageError, match="is closed"):
+        opened.connections()
 
 
 def test_without_anyio_the_error_names_the_extra() -> None:
@@ -369,59 +436,16 @@ async def test_a_task_that_asyncio_cancels_ends_likewise(history: AsyncJobHistor
     assert "CancelledError" == stored.error
 
 
-async def cancelled_while_held(held: Held, act: Callable[[], Any], *, native: bool) -> bool:
-    """Cancel a task while its call is held in the repository, and say whether the task was cancelled."""
-    cancelled = False
-    waiting = True
-
-    async def work() -> None:
-        nonlocal cancelled, waiting
-        try:
-            await act()
-            await anyio.lowlevel.checkpoint()
-        except anyio.get_cancelled_exc_class():
-            cancelled = True
-            raise
-        finally:
-            waiting = False
-
-    if native:
-        task = asyncio.create_task(work())
-        await held.reach()
-        for _ in range(3):
-            task.cancel()
-            await asyncio.sleep(0)
-        assert waiting, "it waits for its write"
-        held.go.set()
-        await asyncio.wait([task])
-    else:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(work)
-            await held.reach()
-            tasks.cancel_scope.cancel()
-            with anyio.CancelScope(shield=True):
-                for _ in range(3):
-                    await anyio.lowlevel.cancel_shielded_checkpoint()
-                assert waiting, "it waits for its write"
-                held.go.set()
-    return cancelled
-
-
-WAYS = pytest.mark.parametrize(
-    ("anyio_backend", "native"), [("asyncio", False), ("asyncio", True), ("trio", False)], ids=str
-)
-
-
-@WAYS
-async def test_a_write_that_has_begun_is_not_abandoned(*, native: bool) -> None:
+@BY_WHOM
+async def test_a_write_that_has_begun_is_not_abandoned(by: str) -> None:
     held = Held("add")
     history = AsyncJobHistory(JobHistory(held))
-    assert await cancelled_while_held(held, partial(history.enqueue, CONNECTION), native=native)
+    assert await cancelled_while_held(held, partial(history.enqueue, CONNECTION), by)
     assert 1 == len(await history.list_jobs(CONNECTION))
 
 
-@WAYS
-async def test_a_claim_that_has_begun_is_not_abandoned_and_its_job_is_cancelled(*, native: bool) -> None:
+@BY_WHOM
+async def test_a_claim_that_has_begun_is_not_abandoned_and_its_job_is_cancelled(by: str) -> None:
     held = Held("replace")
     history = AsyncJobHistory(JobHistory(held))
     run = history.track(CONNECTION)
@@ -430,14 +454,14 @@ async def test_a_claim_that_has_begun_is_not_abandoned_and_its_job_is_cancelled(
         async with run:
             await anyio.sleep_forever()
 
-    assert await cancelled_while_held(held, sync, native=native)
+    assert await cancelled_while_held(held, sync, by)
     (job,) = await history.list_jobs(CONNECTION)
     assert JobStatus.CANCELLED is job.status
     assert "Cancelled" in (job.error or "")
 
 
-@WAYS
-async def test_an_end_that_is_being_written_is_not_abandoned(*, native: bool) -> None:
+@BY_WHOM
+async def test_an_end_that_is_being_written_is_not_abandoned(by: str) -> None:
     held = Held("nothing yet")
     history = AsyncJobHistory(JobHistory(held))
     run = history.track(CONNECTION)
@@ -447,7 +471,7 @@ async def test_an_end_that_is_being_written_is_not_abandoned(*, native: bool) ->
             run.report(inserted=1)
             held._held.append("replace")
 
-    assert await cancelled_while_held(held, sync, native=native)
+    assert await cancelled_while_held(held, sync, by)
     (job,) = await history.list_jobs(CONNECTION)
     assert (JobStatus.COMPLETED, 1) == (job.status, job.entities_inserted)
 
@@ -527,6 +551,18 @@ async def test_an_error_comes_out_as_its_models_does_and_in_no_group(repository:
         await history.connections()
 
 
+async def test_where_no_thread_is_to_be_had_the_error_comes_out_in_no_group(
+    history: AsyncJobHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object, **__: object) -> NoReturn:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        await history.connections()
+
+
 async def test_what_a_hook_raises_past_all_exceptions_comes_out_too(repository: JobRepository) -> None:
     def hook(_: SyncJob) -> NoReturn:
         raise JobCancelled(CONNECTION)
@@ -595,7 +631,7 @@ async def test_wait_for_changes_gives_what_is_there_or_comes(history: AsyncJobHi
     assert [second] == [change.job for change in found]
 
 
-@WAYS
+@pytest.mark.parametrize(("anyio_backend", "native"), [("asyncio", False), ("asyncio", True), ("trio", False)], ids=str)
 async def test_whoever_waits_for_changes_is_cancelled_at_once(*, native: bool) -> None:
     held = Held("changes")
     history = AsyncJobHistory(JobHistory(held))

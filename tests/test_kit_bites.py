@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -13,6 +14,7 @@ from jobhistory.errors import JobHistoryError
 from jobhistory.repository import JobRepository
 from jobhistory.storage.memory import InMemoryJobRepository
 from jobhistory.testing import JobRepositoryContract, run_machine
+from jobhistory.testing.rules import feed
 from jobhistory.testing.rules.feed import WaitRules
 from tests.broken import FAULTS, STORIES, Fault
 
@@ -69,6 +71,29 @@ class Unable(InMemoryJobRepository):
 def test_a_repository_without_an_optional_ability_passes(rule: str) -> None:
     assert not isinstance(Unable(), WaitsForChanges)
     hold(rule, Unable)
+
+
+class LetsNobodyGo(InMemoryJobRepository):
+    """Closing forgets who waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.somebody_waits = threading.Event()
+
+    def wait_for_changes(self, after: str | None, timeout: float) -> bool:
+        del after
+        self.somebody_waits.set()
+        return threading.Event().wait(timeout)
+
+    def close(self) -> None:
+        assert self.somebody_waits.wait(60)
+        super().close()
+
+
+def test_a_wait_that_closing_does_not_end_is_told_and_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "_PATIENCE", 0.1)
+    with pytest.raises(AssertionError, match="still waiting"):
+        hold("test_closing_ends_the_wait", LetsNobodyGo)
 
 
 @pytest.mark.parametrize(("fault", "rule"), [(fault, rule) for fault, rules in FAULTS.items() for rule in rules])

@@ -12,6 +12,7 @@ import jobhistory.testing
 from jobhistory.errors import InvalidJobError
 from jobhistory.history import JobHistory
 from jobhistory.status import JobStatus
+from jobhistory.storage.memory import InMemoryJobRepository
 
 if TYPE_CHECKING:
     from jobhistory.testing.plugin import FrozenClock
@@ -99,6 +100,17 @@ def test_where_a_history_would_wait_the_clock_moves(job_history: JobHistory, fro
     job = job_history.start(job_history.enqueue(SOURCE).id)
     assert [job] == [change.job for change in job_history.wait_for_changes(timeout=3)]
     assert 3 == frozen_clock.monotonic()
+
+
+def test_a_reaper_waits_by_the_frozen_clock(job_history: JobHistory, frozen_clock: FrozenClock) -> None:
+    job = job_history.start(job_history.enqueue(SOURCE).id)
+    token = job_history.latest_change()
+    frozen_clock.advance(301)
+    with job_history.reaper():
+        assert isinstance(job_history.repository, InMemoryJobRepository)
+        assert InMemoryJobRepository.wait_for_changes(job_history.repository, token, 60), "waited for by the real clock"
+    assert JobStatus.FAILED is job_history.get(job.id).status
+    assert 331 == frozen_clock.monotonic()
 
 
 def test_a_consumer_tests_a_sync_in_three_lines(pytester: pytest.Pytester) -> None:

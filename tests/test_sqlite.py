@@ -27,6 +27,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobhistory import times
 from jobhistory.errors import (
     ActiveJobExistsError,
     SourceConnectionNotFoundError,
@@ -37,7 +38,7 @@ from jobhistory.job import COLUMNS, SyncJob
 from jobhistory.repository import Position
 from jobhistory.status import JobStatus
 from jobhistory.storable import JSONText
-from jobhistory.storage import filesystem, sqlite_connections
+from jobhistory.storage import filesystem, sqlite, sqlite_connections
 from jobhistory.storage.sqlite import APPLICATION_ID, SQLiteJobRepository
 from jobhistory.storage.sqlite_connections import Connections
 from jobhistory.testing import strategies
@@ -1287,6 +1288,28 @@ def test_a_job_that_was_read_is_as_frozen_as_any(repository: SQLiteJobRepository
         setattr(read, field, getattr(read, field))
     with pytest.raises(TypeError, match="immutable"):
         read.id.int = 1  # type: ignore[misc]
+
+
+class _Frozen(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, datetime)
+
+
+class FrozenDatetime(datetime, metaclass=_Frozen):
+    """What freezegun puts in the place of every `datetime` in every module while time is frozen."""
+
+
+def test_a_job_is_stored_whether_time_was_frozen_when_it_was_made_or_is_now(
+    repository: SQLiteJobRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_before = job(1, JobStatus.RUNNING)
+    with monkeypatch.context() as frozen:
+        for module in (times, sqlite):
+            frozen.setattr(module, "datetime", FrozenDatetime)
+        made_then = attrs.evolve(job(2, JobStatus.RUNNING), worker="here:1:a")
+        repository.add_many([made_before])
+    repository.add_many([made_then])
+    assert [made_then, made_before] == repository.list_jobs(CONNECTION)
 
 
 # ---- What is remembered of connections

@@ -117,7 +117,8 @@ def find_connection(history: JobHistory, text: str) -> SourceConnection:
         way_out = f"did you mean {' or '.join(near)}?"
     else:
         way_out = "`jobhistory connections` lists them" if known else "there are none in this history yet"
-    message = f"no connection {visible(text)}: {visible(way_out)}"
+    shown = visible(text) or '""'
+    message = f"no connection {shown}: {visible(way_out)}"
     raise NotFoundError(message)
 
 

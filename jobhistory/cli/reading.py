@@ -58,7 +58,7 @@ def list_(
         message = "--before pages through one connection: name it"
         raise click.UsageError(message)
     with database.read() as history:
-        only = find_connection(history, connection) if connection else None
+        only = find_connection(history, connection) if connection is not None else None
         if only:
             jobs, more = _page(history, only, limit, before, wanted)
         else:

@@ -74,7 +74,7 @@ def watch(database: Database, *, connection: str | None, as_json: bool) -> None:
     from rich.console import Console
 
     with database.read() as history:
-        watched = Watched(history, find_connection(history, connection) if connection else None)
+        watched = Watched(history, find_connection(history, connection) if connection is not None else None)
         if as_json:
             _print_each(watched, lambda job: json_text(job.to_dict(bookkeeping=True)))
         elif sys.stdout.isatty() and Console().is_interactive:

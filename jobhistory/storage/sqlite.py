@@ -179,7 +179,7 @@ def _text(moment: datetime) -> str:
 
 def _changing(job: SyncJob) -> list[Any]:
     """The values of _CHANGING."""
-    return [_text(value) if type(value) is datetime else value for value in _values_of(job)]
+    return [_text(value) if isinstance(value, datetime) else value for value in _values_of(job)]
 
 
 class _DraftUUID(UUID):

@@ -184,6 +184,16 @@ def test_an_unknown_connection_names_the_near_ones(cli: CommandLine, text: str, 
     assert result.stderr.startswith(f"Error: no connection {text}: {way_out}")
 
 
+@filled
+@pytest.mark.parametrize("command", ["list", "watch"])
+def test_a_connection_that_a_script_left_empty_is_not_all_of_them(cli: CommandLine, command: str) -> None:
+    result = cli(command, "")
+
+    assert 3 == result.exit_code
+    assert "" == result.stdout
+    assert 'Error: no connection "": `jobhistory connections` lists them\n' == result.stderr
+
+
 def test_an_empty_history_has_no_connection_to_suggest(cli: CommandLine, history: JobHistory) -> None:
     assert [] == history.connections()
     assert "Error: no connection x: there are none in this history yet\n" == cli("list", "x").stderr

@@ -181,7 +181,8 @@ class WaitRules(Rules):
         """Closing lets go of who waits; to wait after it raises StorageError."""
         if isinstance(repository, WaitsForChanges):
             with ThreadPoolExecutor(1) as elsewhere:
-                waiting = elsewhere.submit(answer, repository.wait_for_changes, None, 1e10)
+                # Beyond our patience, but not for ever: where nobody lets go of it, its end is waited for here.
+                waiting = elsewhere.submit(answer, repository.wait_for_changes, None, 2 * _PATIENCE)
                 repository.close()
                 assert _end(waiting) in (True, False, StorageError)
             assert StorageError is answer(repository.wait_for_changes, None, 0)
