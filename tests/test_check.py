@@ -60,7 +60,7 @@ def test_only_a_history_on_disk_can_be_checked(repository: SQLiteJobRepository) 
 def test_a_sound_history_has_no_errors_and_says_what_was_looked_at(
     repository: SQLiteJobRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_check, "_mounts", lambda: "27 1 8:1 / / rw - ext4 x rw")  # the test's may be in memory
+    monkeypatch.setattr(sqlite_check, "filesystem_of", lambda _: "ext4")  # the test's may be in memory
     repository.add_many(jobs(*range(1234)))
 
     assert [] == said(repository, "error")

@@ -1438,6 +1438,8 @@ STATED = {
     # how tasks wait where a history's sleep is the default one
     ("aio.py", "time.sleep"),
     ("aio.py", "anyio.sleep"),
+    # whether a reaper's wait can be cut short, as it can where a history's sleep is the default one
+    ("reaping.py", "time.sleep"),
     # how the reader of the feed rests where it failed
     ("http/events.py", "asyncio.sleep"),
     # waiting for locks and commits of other processes, which no record shows
