@@ -249,6 +249,7 @@ def test_a_signal_handler_that_forks_at_any_line_of_the_storage_loses_nothing(
     assert forked_at_lines(opened, act, size, seed) == stored(path)
 
 
+@pytest.mark.slow  # a child once stood still for ever: it may go on with its parent's pool, and wait for a lock in that
 @pytest.mark.parametrize("act", ACTS)
 @sizes(30, 1)
 def test_a_signal_handler_that_forks_at_any_line_of_postgres_loses_nothing(
@@ -257,12 +258,9 @@ def test_a_signal_handler_that_forks_at_any_line_of_postgres_loses_nothing(
     with closing(postgres.empty()) as later:
         later.register(CONNECTION)
 
-        @contextmanager
-        def opened() -> Iterator[JobRepository]:
-            with closing(PostgresJobRepository(postgres.url, schema=later._db.schema)) as repository:
-                # A child that was about to wait for its parent's pool does so for as long.
-                repository._db.timeout = 0.5
-                yield repository
+        def opened() -> closing[PostgresJobRepository]:
+            # A child that was about to wait for its parent's pool does so for as long.
+            return closing(PostgresJobRepository(postgres.url, schema=later._db.schema, timeout=2))
 
         added = forked_at_lines(opened, act, size, seed)
         assert added == {change.job.id for change in later.changes()}
