@@ -10,13 +10,11 @@ from uuid import UUID
 
 from jobhistory.errors import ConflictError, JobNotFoundError, LostJobError
 from jobhistory.job import SyncJob
+from jobhistory.recorder import Step
 from jobhistory.status import JobStatus
 
 if TYPE_CHECKING:
     from jobhistory.history import JobHistory
-
-Step = Callable[[SyncJob], SyncJob]
-"""Makes the next version of a job; the same job where there is nothing to write."""
 
 
 class Claim:

@@ -14,11 +14,12 @@ from uuid import UUID
 
 import attrs
 
-from jobhistory.claim import Claim, Step
+from jobhistory.claim import Claim
 from jobhistory.errors import InvalidJobError, JobCancelled, LostJobError, StorageError, UnknownOutcomeError
 from jobhistory.failure import alone, causes_of, described, details_of, means_stop
 from jobhistory.ids import worker_name
 from jobhistory.job import MAX_COUNT, SyncJob
+from jobhistory.recorder import Step
 from jobhistory.sigterm import sigterm
 from jobhistory.status import JobStatus
 from jobhistory.storable import check_text

@@ -79,10 +79,11 @@ def stats(database: Database, *, names: tuple[str, ...], only_signals: bool, as_
     """  # noqa: D301  click looks for a real backspace
     with database.read() as history:
         now, on_terminal = history.clock(), sys.stdout.isatty() and not as_json
+        width = _spark_width() if on_terminal else 0
         health: dict[UUID, Health] = {}
         sparks: dict[UUID, str] = {}
         for id, each, newest in looked_at(history.repository, _asked(history, names), now):
-            health[id], sparks[id] = each, spark(newest[: _spark_width()], now) if on_terminal else ""
+            health[id], sparks[id] = each, spark(newest[:width], now)
         known = {each.id: each for each in history.connections()}
         shown = {known[id]: each for id, each in health.items() if id in known and (each.signals or not only_signals)}
         if as_json:

@@ -19,13 +19,13 @@ from uuid import UUID
 
 import attrs
 
-from jobhistory.claim import Step
 from jobhistory.errors import JobCancelled, LostJobError, StorageError
 from jobhistory.exec.counts import Counting, Reader, Report
 from jobhistory.exec.group import NOT_EXECUTABLE, NOT_FOUND, SIGNALLED, STDERR, STDOUT, Events, Group, signal_name
 from jobhistory.exec.passage import Tail, Write, write_all
 from jobhistory.history import JobHistory
 from jobhistory.job import SyncJob
+from jobhistory.recorder import Step
 from jobhistory.run import Run
 from jobhistory.status import JobStatus
 from jobhistory.times import seconds
